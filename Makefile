@@ -1,0 +1,37 @@
+# make reproduce   set up, then the whole embedded reproduction
+# make test        set up, then every test
+# make figures     redraw the figures from figures/data
+# make lab         JupyterLab on the notebooks
+PYTHON ?= python3
+VENV ?= .venv
+CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+CONFIG ?= configs/default.yaml
+BIN = $(VENV)/bin
+# The notebooks' kernels and snakemake's shells must find the environment's programs.
+export PATH := $(abspath $(BIN)):$(PATH)
+export JUPYTER_PLATFORM_DIRS = 1
+# Waiting threads must not spin where several processes share the cores.
+export OMP_WAIT_POLICY = passive
+
+.PHONY: reproduce test figures lab setup
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+reproduce: setup
+	snakemake --cores $(CORES) --configfile $(CONFIG) --rerun-triggers mtime params input --rerun-incomplete --keep-going --quiet rules
+	python -m cbbt.report $(CONFIG)
+
+test: setup
+	python -m pytest --quiet tests
+	python -m pytest --quiet --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+
+figures: setup
+	cd notebooks && papermill 04_figures.ipynb /dev/null --log-level ERROR --no-progress-bar
+
+lab: setup
+	jupyter lab notebooks
