@@ -1,0 +1,176 @@
+"""The wall: a vision-language model that can be asked, and nothing more.
+
+`BlackBox` answers four questions (image features, prompt features, text features,
+losses) without gradients and counts each in its ledger. It holds no model: the
+model stands behind the wall in `_behind`, keyed by the box, as a served model
+stands behind an address. `WhiteBox` is a second door with its own name for the
+white-box reference (CoOp) and for analysis; it alone lets gradients with respect
+to the contexts through. Neither hands out weights.
+"""
+
+from __future__ import annotations
+
+import weakref
+
+import torch
+import torch.nn.functional as F
+
+from cbbt.ledger import Ledger
+from cbbt.models import LoadedModel, load_model
+from cbbt.text_tower import TextTower
+
+# The served models; the one place that joins a box to its model.
+_behind: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+class BlackBox:
+    """A CLIP-like model behind a query interface; made by `load_black_box`.
+
+    Attributes:
+        name: backbone name. device: where answers come from, a torch.device.
+        context_dim: D, width of a context vector. embed_dim: E, width of features.
+        image_size: side of the square input in pixels.
+        preprocess_config: how images are prepared (open_clip's keys: size, mean, std, …).
+        logit_scale: τ, the factor on cosine similarities (a float, > 0).
+        ledger: the `Ledger` that counts every query.
+    """
+
+    differentiable = False
+
+    def __init__(self, loaded: LoadedModel, device: torch.device, ledger: Ledger | None = None):
+        tower = TextTower(loaded.model, loaded.tokenizer)
+        _behind[self] = (loaded, tower)
+        self.name = loaded.name
+        self.device = device
+        self.context_dim = tower.context_dim
+        self.embed_dim = int(tower.encode_texts(["a"]).shape[-1])
+        self.preprocess_config = dict(loaded.preprocess_config)
+        size = self.preprocess_config["size"]
+        self.image_size = size if isinstance(size, int) else size[0]
+        self.logit_scale = float(loaded.model.logit_scale.exp())
+        self.ledger = ledger or Ledger()
+
+    def with_ledger(self, ledger: Ledger) -> BlackBox:
+        """A second handle on the same model, counted in another ledger."""
+        loaded, _ = _behind[self]
+        return type(self)(loaded, self.device, ledger)
+
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that identify name, weights and preprocessing."""
+        return _behind[self][0].fingerprint()
+
+    def preprocess(self, image) -> torch.Tensor:
+        """A PIL image as the model expects it at test time, float (3, H, W); no query."""
+        return _behind[self][0].preprocess(image)
+
+    def encode_images(self, pixels: torch.Tensor, normalize: bool = True) -> torch.Tensor:
+        """Features (B, E) of preprocessed images (B, 3, H, W); unit norm, or raw.
+
+        Raises ValueError for another shape.
+        """
+        expected = (3, self.image_size, self.image_size)
+        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected:
+            raise ValueError(f"expected images of shape (B, {', '.join(map(str, expected))}), got {tuple(pixels.shape)}")
+        self.ledger.charge("images", len(pixels))
+        # TF32 convolutions would round features to ten bits of mantissa.
+        with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            return _behind[self][0].model.encode_image(pixels.to(self.device), normalize=normalize).float()
+
+    def encode_prompts(self, contexts: torch.Tensor, class_names, position: str = "end") -> torch.Tensor:
+        """Unit-norm text features (N, C, E) of N contexts with C class names.
+
+        `contexts` is (N, M, D), or (N, C, M, D) for class-specific contexts;
+        `position` of the class name is "end", "middle" or "front".
+        Raises ValueError for wrong shapes, names that do not fit, or no names.
+        """
+        if not len(class_names):
+            raise ValueError("encode_prompts needs at least one class name")
+        self.ledger.charge("class_prompts", len(contexts) * len(class_names))
+        with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()):
+            return _behind[self][1].encode(contexts, class_names, position)
+
+    def encode_texts(self, texts: list[str]) -> torch.Tensor:
+        """Unit-norm features (n, E) of plain sentences; each counts as one class prompt."""
+        self.ledger.charge("class_prompts", len(texts))
+        with torch.no_grad():
+            return _behind[self][1].encode_texts(list(texts))
+
+    def token_embeddings(self, words: str) -> torch.Tensor:
+        """A copy of the embeddings (tokens, D) of `words`: a start for a context."""
+        tower = _behind[self][1]
+        ids = tower.token_ids(words)
+        if not ids:
+            raise ValueError(f"{words!r} holds no token")
+        with torch.no_grad():
+            return tower.embed(ids).clone()
+
+    def losses(self, text: torch.Tensor, images: torch.Tensor, labels: torch.Tensor, offsets=None) -> torch.Tensor:
+        """Cross-entropy (N,) of each of N prompt sets on one batch; N loss queries.
+
+        Args:
+            text: unit-norm class features (N, C, E), one set per context.
+            images: unit-norm image features (B, E). labels: int64 (B,).
+            offsets: logits (B, C) of an output-side adapter to add, or None.
+
+        The logits are τ · images · textᵀ + offsets, all N sets in one product.
+        """
+        self.ledger.charge("loss_queries", len(text))
+        with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()):
+            n_sets, n_classes, width = text.shape
+            logits = self.logit_scale * (images @ text.reshape(-1, width).T).view(len(images), n_sets, n_classes)
+            if offsets is not None:
+                logits = logits + offsets[:, None]
+            # mean over the batch of −log softmax at the label, for every set
+            log_probability = F.log_softmax(logits, dim=-1)
+            chosen = labels[:, None, None].expand(-1, n_sets, 1)
+            return -log_probability.gather(-1, chosen)[..., 0].mean(dim=0)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, D={self.context_dim}, E={self.embed_dim}, {self.ledger})"
+
+    def __reduce__(self):
+        raise TypeError(f"a {type(self).__name__} cannot be pickled or copied: the model stays behind the wall")
+
+
+class WhiteBox(BlackBox):
+    """The same model, with gradients with respect to contexts; not for black-box methods."""
+
+    differentiable = True
+
+
+def load_black_box(
+    name: str = "mini",
+    pretrained: str | None = "default",
+    *,
+    device: str | None = None,
+    ledger: Ledger | None = None,
+) -> BlackBox:
+    """Serve a model as a black box.
+
+    Args:
+        name: "mini", or an open_clip architecture such as "RN50" or "ViT-B-16".
+        pretrained: "default" (shipped weights of "mini", else OpenAI's), a tag of
+            open_clip, a local weights file, or None for random weights.
+        device: "cpu", "cuda", …; a GPU when there is one if None.
+        ledger: counts and budgets; a fresh one without budget if None.
+
+    Raises `cbbt.models.ModelError` for an unknown name or weights that do not fit.
+    """
+    device = _device(device)
+    return BlackBox(load_model(name, pretrained, device), device, ledger)
+
+
+def load_white_box(
+    name: str = "mini",
+    pretrained: str | None = "default",
+    *,
+    device: str | None = None,
+    ledger: Ledger | None = None,
+) -> WhiteBox:
+    """Like `load_black_box`, through the door that lets gradients out."""
+    device = _device(device)
+    return WhiteBox(load_model(name, pretrained, device), device, ledger)
+
+
+def _device(device: str | None) -> torch.device:
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

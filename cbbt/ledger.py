@@ -1,0 +1,75 @@
+"""Counting what a black box was asked, and stopping at a budget.
+
+Three grains, because the literature counts differently: a *loss query* is one
+context scored on one batch, a *class prompt* is one text encoded, an *image* is
+one picture encoded. One step of CBBT with q directions and C classes costs q + 1
+loss queries and (q + 1) · C class prompts.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+GRAINS = ("loss_queries", "class_prompts", "images")
+
+
+class BudgetExceeded(RuntimeError):
+    """The next query would cost more than the budget allows; it was not answered."""
+
+
+class Ledger:
+    """Counts of queries at three grains, with an optional budget for each.
+
+    Args:
+        budget: grain → largest count allowed; grains not named are unlimited.
+        journal: a file to which each question is appended before it is answered,
+            so that what was asked is known even after the process is killed.
+            Unlike the counts, it is never rolled back.
+
+    Raises ValueError for an unknown grain or a negative budget.
+    """
+
+    def __init__(self, budget: dict[str, int] | None = None, journal: Path | None = None):
+        for grain, limit in (budget or {}).items():
+            if grain not in GRAINS or limit < 0:
+                raise ValueError(f"budget {grain}={limit}: grains are {', '.join(GRAINS)}, limits are ≥ 0")
+        self.budget = dict(budget or {})
+        self.journal = Path(journal) if journal else None
+        self.counts = dict.fromkeys(GRAINS, 0)
+        self.spared = dict.fromkeys(GRAINS, 0)  # of the counts, what the box was not asked
+
+    def charge(self, grain: str, count: int, answered: bool = True) -> None:
+        """Add `count` queries, or raise `BudgetExceeded` and add nothing.
+
+        With `answered=False` the box is not asked, because the answers are at hand
+        (features kept on disk): they cost the method as much, and count towards
+        the budget, but not towards `asked`.
+        """
+        limit = self.budget.get(grain)
+        if limit is not None and self.counts[grain] + count > limit:
+            raise BudgetExceeded(
+                f"{grain}: {self.counts[grain]} spent, the next query costs {count}, the budget is {limit}"
+            )
+        self.counts[grain] += count
+        if not answered:
+            self.spared[grain] += count
+        elif self.journal:
+            with self.journal.open("a") as file:
+                file.write(json.dumps([grain, count]) + "\n")
+
+    def asked(self) -> dict[str, int]:
+        """All that the box was ever asked: the journal's total, or the counts less what was spared."""
+        if not (self.journal and self.journal.exists()):
+            return {grain: self.counts[grain] - self.spared[grain] for grain in GRAINS}
+        totals = dict.fromkeys(GRAINS, 0)
+        for line in self.journal.read_text().splitlines():
+            try:
+                grain, count = json.loads(line)
+            except ValueError:
+                continue  # a line cut off by a kill: its query was never answered
+            totals[grain] += count
+        return totals
+
+    def __repr__(self) -> str:
+        return f"Ledger({', '.join(f'{grain}={count}' for grain, count in self.counts.items())})"

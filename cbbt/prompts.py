@@ -1,0 +1,61 @@
+"""Prompts: class names, templates and contexts.
+
+A learned prompt is `[SOS] v_1 … v_M <class name> . [EOT]` (CoOp, Zhou et al.,
+IJCV 2022): the M context vectors v are rows of a float tensor that lives where
+token embeddings live, the rest are ordinary tokens. The class name may stand at
+the end, in the middle or in front of the context. A context is *class-shared*,
+shape (M, D), or *class-specific*, shape (C, M, D).
+"""
+
+from __future__ import annotations
+
+import torch
+
+POSITIONS = ("end", "middle", "front")
+
+
+def readable(class_name: str) -> str:
+    """A class name as it stands in a prompt: underscores become spaces."""
+    return class_name.replace("_", " ").strip()
+
+
+def fill_template(template: str, class_names) -> list[str]:
+    """One sentence per class. Raises ValueError when `template` lacks `{}`."""
+    if "{}" not in template:
+        raise ValueError(f"a template needs {{}} where the class name goes, got {template!r}")
+    return [template.replace("{}", readable(name)) for name in class_names]
+
+
+def check_position(position: str) -> str:
+    """`position` itself, or ValueError naming the choices."""
+    if position not in POSITIONS:
+        raise ValueError(f"class-name position {position!r} is unknown, choose from {', '.join(POSITIONS)}")
+    return position
+
+
+def initial_context(
+    box, init: str = "a", length: int = 1, n_classes: int | None = None, *, generator: torch.Generator
+) -> torch.Tensor:
+    """The context from which tuning starts, (M, D) or, given `n_classes`, (C, M, D).
+
+    `init` is a text of exactly `length` tokens whose embeddings are the start
+    (CBBT: "a", M = 1), a text of one token that is repeated `length` times, or
+    "random" for N(0, 0.02²) drawn from `generator` (CoOp, M = 16).
+    Raises ValueError when the words do not make up `length` tokens.
+    """
+    if length < 1:
+        raise ValueError(f"a context has at least one vector, got length {length}")
+    if init == "random":
+        context = 0.02 * torch.randn(length, box.context_dim, generator=generator)
+    else:
+        context = box.token_embeddings(init).cpu()
+        if len(context) == 1:
+            context = context.repeat(length, 1)
+        if len(context) != length:
+            raise ValueError(
+                f"initial words {init!r} are {len(context)} tokens, but the context has {length} vectors: "
+                f"use {length} tokens, one token, or init='random'"
+            )
+    if n_classes is not None:
+        context = context.expand(n_classes, *context.shape)
+    return context.to(box.device).clone()

@@ -1,0 +1,269 @@
+"""Text features of many contexts × many class names, fast and exact.
+
+One estimated gradient asks for N = q + 1 contexts × C classes. Padding each
+prompt to the model's full length, as the usual `encode_text` does, spends most
+of its operations on padding and on repeating equal prefixes. In a *causal* tower
+a token sees only what stands before it, so
+
+- nothing after the end-of-text token needs to be computed;
+- `[SOS]` is the same for all prompts: computed once;
+- a class-shared context at the end position is the same for all classes:
+  computed once per context, not once per (context, class);
+- in the last layer only the end-of-text position is read.
+
+A prompt is therefore a chain of *segments*, each an embedding block of shape
+(n, c, length, D) with n in {1, N} and c in {1, C}: a segment is computed once for
+all contexts (classes) it does not depend on, and its keys and values broadcast to
+the segments that follow. Classes with equally long names are evaluated together.
+
+Plain torch operations, so it runs on CPU and GPU and under autograd. Towers that
+are not causal go through open_clip's own `encode_text` at full length.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import ResidualAttentionBlock
+
+from cbbt.prompts import check_position, readable
+
+
+class TextTower:
+    """The text half of an open_clip model, fed with context vectors.
+
+    Args:
+        model: an `open_clip.CLIP` or `CustomTextCLIP` with a token embedding.
+        tokenizer: the model's tokenizer; texts → int64 (n, context_length).
+        max_tokens: tokens evaluated at once; bounds the memory (an MLP block
+            holds 4 · max_tokens · width floats) without changing the result.
+
+    Raises ValueError for a text tower without a token embedding of its own.
+    """
+
+    def __init__(self, model, tokenizer, max_tokens: int = 8192):
+        text = getattr(model, "text", model)
+        if not hasattr(text, "token_embedding"):
+            raise ValueError(f"{type(text).__name__} has no token embedding, so no context can be put into it")
+        self.model, self.text, self.tokenizer, self.max_tokens = model, text, tokenizer, max_tokens
+        self.pool = getattr(text, "text_pool_type", None) or getattr(text, "pool_type", "argmax")
+        blocks = text.transformer.resblocks
+        self.causal = (
+            getattr(text, "attn_mask", None) is not None
+            and getattr(text, "cls_emb", None) is None
+            and self.pool in ("argmax", "eos")
+            and all(type(block) is ResidualAttentionBlock for block in blocks)
+        )
+        self.context_dim = text.token_embedding.weight.shape[1]
+        self.length = text.positional_embedding.shape[0]
+        self.start, self.end, self.stop = tokenizer.sot_token_id, tokenizer.eot_token_id, self.token_ids(".")
+
+    def token_ids(self, words: str) -> list[int]:
+        """Ids of `words` without start and end of text."""
+        row = self.tokenizer([words])[0].tolist()
+        return row[1 : row.index(self.tokenizer.eot_token_id)]
+
+    def embed(self, ids) -> torch.Tensor:
+        """Token embeddings (len(ids), D), without positions."""
+        weight = self.text.token_embedding.weight
+        return weight[torch.as_tensor(ids, dtype=torch.int64, device=weight.device)]
+
+    def encode_texts(self, texts: list[str]) -> torch.Tensor:
+        """Unit-norm features (n, E) of plain sentences, by open_clip's own path."""
+        ids = self.tokenizer(texts).to(self.text.token_embedding.weight.device)
+        return self.model.encode_text(ids, normalize=True)
+
+    def encode(self, contexts: torch.Tensor, class_names, position: str = "end") -> torch.Tensor:
+        """Unit-norm features (N, C, E) of every context with every class name.
+
+        `contexts` is (N, M, D), or (N, C, M, D) for class-specific contexts.
+        Raises ValueError for a wrong shape, position, or too long a prompt.
+        """
+        check_position(position)
+        contexts = self._check_contexts(contexts, len(class_names))
+        names = [self.token_ids(readable(name)) for name in class_names]
+        room = self.length - contexts.shape[2] - 3  # [SOS], "." and [EOT]
+        for name, ids in zip(class_names, names):
+            if len(ids) > room:
+                raise ValueError(
+                    f"class name {name!r} has {len(ids)} tokens, but with {contexts.shape[2]} context vectors "
+                    f"only {max(room, 0)} fit into the text tower's {self.length} positions"
+                )
+        encode_block = self._encode_causal if self.causal else self._encode_full_length
+        by_length: dict[int, list[int]] = {}
+        for index, ids in enumerate(names):
+            by_length.setdefault(len(ids), []).append(index)
+        features: list[torch.Tensor] = []
+        order: list[int] = []
+        for group in by_length.values():
+            order += group
+            features.append(encode_block(contexts, torch.tensor([names[i] for i in group]), group, position))
+        inverse = torch.tensor(order).argsort().to(contexts.device)
+        return F.normalize(torch.cat(features, dim=1)[:, inverse], dim=-1)
+
+    def _check_contexts(self, contexts: torch.Tensor, n_classes: int) -> torch.Tensor:
+        """Contexts as (N, 1 or C, M, D) on the tower's device, or ValueError."""
+        shared = contexts.ndim == 3
+        if shared:
+            contexts = contexts[:, None]
+        if contexts.ndim != 4 or contexts.shape[-1] != self.context_dim or contexts.shape[1] not in (1, n_classes):
+            raise ValueError(
+                f"contexts must be (N, M, {self.context_dim}) or (N, {n_classes}, M, {self.context_dim}), "
+                f"got {tuple(contexts.shape)}"
+            )
+        weight = self.text.token_embedding.weight
+        return contexts.to(device=weight.device, dtype=weight.dtype)
+
+    # ---- causal towers -------------------------------------------------------
+
+    def _encode_causal(self, contexts, name_ids, group, position):
+        """Features (N, len(group), E), not normalised, of names of one length."""
+        per_prompt = name_ids.shape[1] + 2 + (contexts.shape[2] if position != "end" or contexts.shape[1] > 1 else 0)
+        class_step = max(1, min(len(group), self.max_tokens // per_prompt))
+        context_step = max(1, self.max_tokens // (per_prompt * class_step))
+        rows = []
+        for n in range(0, len(contexts), context_step):
+            columns = []
+            for c in range(0, len(group), class_step):
+                block = contexts[n : n + context_step]
+                if contexts.shape[1] > 1:
+                    block = block[:, group[c : c + class_step]]
+                columns.append(self._run(self._segments(block, name_ids[c : c + class_step], position)))
+            rows.append(torch.cat(columns, dim=1))
+        return torch.cat(rows)
+
+    def _segments(self, contexts, name_ids, position) -> list[torch.Tensor]:
+        """Embedding blocks (n, c, length, D) in the order of the prompt."""
+        start = self.embed([self.start])[None, None]
+        names = self.embed(name_ids)[None]
+        stop = self.embed(self.stop + [self.end])[None, None]
+        half = contexts.shape[2] // 2
+        blocks = {
+            "end": [start, contexts, names, stop],
+            "middle": [start, contexts[:, :, :half], names, contexts[:, :, half:], stop],
+            "front": [start, names, contexts, stop],
+        }[position]
+        return _merge([block for block in blocks if block.shape[2]])
+
+    def _run(self, segments: list[torch.Tensor]) -> torch.Tensor:
+        """Features (N, C, E) at the last token of the last segment."""
+        blocks = self.text.transformer.resblocks
+        past = [[] for _ in blocks]  # per layer: (keys, values) of the segments so far
+        offset = 0
+        for index, x in enumerate(segments):
+            is_last_segment = index == len(segments) - 1
+            x = x + self.text.positional_embedding[offset : offset + x.shape[2]]
+            offset += x.shape[2]
+            for layer, block in enumerate(blocks):
+                query, key, value = _query_key_value(block, x)
+                past[layer].append((key, value))
+                if layer == len(blocks) - 1:
+                    if not is_last_segment:
+                        break  # only its keys and values are read
+                    x, query = x[:, :, -1:], query[:, :, :, -1:]
+                x = x + block.ls_1(block.attn.out_proj(_attend(query, past[layer])))
+                x = x + block.ls_2(block.mlp(block.ln_2(x)))
+        x = self.text.ln_final(x[:, :, -1])
+        projection = self.text.text_projection
+        if projection is None:
+            return x
+        return projection(x) if isinstance(projection, torch.nn.Linear) else x @ projection
+
+    # ---- any other tower -----------------------------------------------------
+
+    def _encode_full_length(self, contexts, name_ids, group, position):
+        """The same features through `encode_text`, one padded prompt each."""
+        length = contexts.shape[2]
+        half = {"end": length, "middle": length // 2, "front": 0}[position]
+        prompts = []
+        for ids in name_ids.tolist():
+            # Any ordinary token may hold the places of the context vectors.
+            tokens = [self.start] + self.stop[:1] * half + ids + self.stop[:1] * (length - half) + self.stop
+            prompts.append(tokens + [self.end])
+        device = contexts.device
+        padded = self.tokenizer([""] * len(prompts)).to(device)
+        padded[:] = getattr(self.text, "pad_id", 0) or 0
+        padded[:, : len(prompts[0])] = torch.tensor(prompts, device=device)
+        places = [1 + i for i in range(half)] + [1 + i + name_ids.shape[1] for i in range(half, length)]
+        features = []
+        for context in contexts if contexts.shape[1] == 1 else contexts[:, group]:
+            with _replaced_embeddings(self.text.token_embedding, context, places):
+                features.append(self.model.encode_text(padded))
+        return torch.stack(features)
+
+
+@contextlib.contextmanager
+def _replaced_embeddings(embedding, context, places):
+    """While open, the tokens at `places` are embedded as the rows of `context`."""
+
+    def replace(module, inputs, output):
+        output = output.clone()
+        output[:, places] = context.to(output.dtype)
+        return output
+
+    handle = embedding.register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _merge(blocks: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Join neighbours where the first depends on all that the second depends on.
+
+    A later segment is never cheaper than an earlier one it must attend to, so
+    joining [names, stop] saves a pass without computing anything twice.
+    """
+    merged = [blocks[0]]
+    for block in blocks[1:]:
+        n, c = merged[-1].shape[:2]
+        if block.shape[0] in (1, n) and block.shape[1] in (1, c):
+            block = block.expand(n, c, *block.shape[2:])
+            merged[-1] = torch.cat([merged[-1], block], dim=2)
+        else:
+            shape = (max(n, block.shape[0]), max(c, block.shape[1]))
+            merged.append(block.expand(*shape, *block.shape[2:]))
+    return merged
+
+
+def _query_key_value(block, x):
+    """Queries, keys and values, each (n, c, heads, length, head width)."""
+    attention = block.attn
+    projected = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
+    projected = projected.unflatten(-1, (3, attention.num_heads, attention.head_dim))
+    return projected.permute(3, 0, 1, 4, 2, 5)
+
+
+def _attend(query, past):
+    """Attention of the newest segment over all segments so far, (n, c, length, D).
+
+    The newest keys belong to the queries' own segment (causal mask); earlier
+    ones come before every query. Keys that do not depend on the context (the
+    class) have no n (c) label in the products, so nothing is copied for them.
+    """
+    n, c, heads, length, width = query.shape
+    scores, labels = [], []
+    for key, _ in past:
+        label = ("n" if key.shape[0] == n else "") + ("c" if key.shape[1] == c else "")
+        labels.append(label)
+        scores.append(torch.einsum(f"nchld,{label}hpd->nchlp", query, _drop(key, label)))
+    # With fewer queries than own keys (last layer), the queries are the last ones.
+    own = scores[-1].shape[-1]
+    hidden = torch.ones(length, own, dtype=torch.bool, device=query.device).triu(own - length + 1)
+    scores[-1] = scores[-1].masked_fill(hidden, float("-inf"))
+    sizes = [score.shape[-1] for score in scores]
+    weights = (torch.cat(scores, dim=-1) / width**0.5).softmax(dim=-1).split(sizes, dim=-1)
+    mixed = sum(
+        torch.einsum(f"nchlp,{label}hpd->nclhd", weight, _drop(value, label))
+        for weight, label, (_, value) in zip(weights, labels, past)
+    )
+    return mixed.flatten(-2)
+
+
+def _drop(tensor, label):
+    """Remove the size-one context and class axes that `label` does not name."""
+    if "c" not in label:
+        tensor = tensor[:, 0]
+    return tensor if "n" in label else tensor[0]
