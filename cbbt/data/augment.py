@@ -1,0 +1,75 @@
+"""Training-time augmentation, each view from a generator of its own.
+
+"cbbt" is the released code's (facts read in github.com/guozix/cbbt): at random
+either a resized crop (scale 0.5–1, bicubic) or the whole image squashed to the
+square with one randomly coloured rectangle of 0.4 × the side; then a mirror image
+with probability one half. "crop" is the resized crop alone, with the mirror. "none" is the
+test-time transform. Images whose class a mirror would change are not mirrored.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as TF
+
+AUGMENTATIONS = ("cbbt", "crop", "none")
+RECTANGLE = 0.4  # side of the coloured rectangle, as a share of the image's
+
+
+class Augmentation:
+    """Turns a PIL image into one view (3, H, W), normalised for a model.
+
+    Args:
+        preprocess_config: a box's `preprocess_config`. kind: one of `AUGMENTATIONS`.
+        mirror: whether a mirrored image keeps its class.
+
+    Raises ValueError for another kind.
+    """
+
+    def __init__(self, preprocess_config: dict, kind: str, mirror: bool):
+        if kind not in AUGMENTATIONS:
+            raise ValueError(f"augmentation {kind!r} unknown, choose from {', '.join(AUGMENTATIONS)}")
+        config = PreprocessCfg(**preprocess_config)
+        self.kind, self.mirror, self.mean, self.std = kind, mirror, config.mean, config.std
+        self.side = config.size if isinstance(config.size, int) else config.size[0]
+        self.test_transform = image_transform_v2(config, is_train=False)
+
+    def __call__(self, image, generator: torch.Generator) -> torch.Tensor:
+        """One view; all randomness comes from `generator`."""
+        if self.kind == "none":
+            return self.test_transform(image)
+        side = self.side
+        if self.kind == "crop" or _uniform(generator) < 0.5:
+            top, left, height, width = _crop(image.height, image.width, generator)
+            crop = TF.resized_crop(image, top, left, height, width, [side, side], InterpolationMode.BICUBIC)
+            pixels = TF.to_tensor(crop)
+        else:
+            pixels = TF.to_tensor(TF.resize(image, [side, side], InterpolationMode.BILINEAR))
+            edge = round(RECTANGLE * side)
+            top, left = (int(_uniform(generator) * (side - edge + 1)) for _ in range(2))
+            pixels[:, top : top + edge, left : left + edge] = torch.rand(3, 1, 1, generator=generator)
+        if self.mirror and _uniform(generator) < 0.5:
+            pixels = pixels.flip(-1)
+        return TF.normalize(pixels, self.mean, self.std)
+
+
+def _uniform(generator: torch.Generator) -> float:
+    return torch.rand((), generator=generator).item()
+
+
+def _crop(height: int, width: int, generator: torch.Generator, scale=(0.5, 1.0), ratio=(3 / 4, 4 / 3)):
+    """A random crop as in torchvision's RandomResizedCrop, from an explicit generator."""
+    for _ in range(10):
+        area = height * width * (scale[0] + (scale[1] - scale[0]) * _uniform(generator))
+        aspect = math.exp(math.log(ratio[0]) + (math.log(ratio[1]) - math.log(ratio[0])) * _uniform(generator))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            top = int(_uniform(generator) * (height - h + 1))
+            left = int(_uniform(generator) * (width - w + 1))
+            return top, left, h, w
+    side = min(height, width)
+    return (height - side) // 2, (width - side) // 2, side, side

@@ -1,0 +1,160 @@
+"""Benchmarks in the folder layout of CoOp, with CoOp's splits.
+
+Nine benchmarks come with a fixed `split_zhou_*.json`; FGVC Aircraft has official
+lists; ImageNet is walked in sorted order. Nothing is ever split anew here: a
+missing list is an error. (CoOp draws a random split and saves it when the file is
+absent.) See `cards` for the table and github.com/KaiyangZhou/CoOp for the origin.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from pathlib import Path
+
+from .cards import SPLIT_SOURCES, Card
+from .folders import image_names, visible_folders
+from .task import DataError, Item, Task
+
+SPLITS = ("train", "val", "test")
+
+
+def read_benchmark(card: Card, root) -> Task:
+    """The benchmark of `card` below the data folder `root`, with CoOp's full splits.
+
+    Images are not opened, and files of a split list need not exist yet: a missing
+    one is reported when it is drawn or opened, all of them by `check_data`.
+    Raises `DataError` when a list or the images' folder is missing or malformed.
+    """
+    require_lists(card, root)
+    if card.name == "imagenet":
+        return _read_imagenet(card, Path(root))
+    if card.name == "fgvc_aircraft":
+        return _read_fgvc(card, Path(root))
+    return read_split_file(card, root)
+
+
+def require_lists(card: Card, root) -> None:
+    """Raises `DataError` unless the lists and the images' folder of `card` are there."""
+    folder = Path(root) / card.folder
+    if not folder.is_dir():
+        raise DataError(
+            f"{card.name} is not below {root}: expected the folder {card.layout()}. Images: {card.by_hand}. "
+            f"Lists: {SPLIT_SOURCES}. cbbt.data.check_data({str(root)!r}) says what each benchmark lacks."
+        )
+    for name in card.lists:
+        if not (folder / name).is_file():
+            raise DataError(
+                f"{card.name}: the list {folder / name} is missing. It says which images CoOp trains and tests on; "
+                f"no other split is put in its place. Get it from {SPLIT_SOURCES}. For most benchmarks "
+                "cbbt.data.download_data(name, root) fetches images with torchvision's split, which is not CoOp's; "
+                "load_task(..., split='torchvision') asks for that one by name."
+            )
+    if not card.image_root(root).is_dir():
+        raise DataError(f"{card.name}: the images' folder {card.image_root(root)} is missing. Images: {card.by_hand}.")
+
+
+def read_split_file(card: Card, root) -> Task:
+    """The splits of a `split_zhou_*.json`: train, val, test → lists of [path, label, class name].
+
+    Raises `DataError` naming file and entry for wrong keys, types, labels that do
+    not run from 0 to C - 1 with one name each, paths outside the images' folder,
+    and images that are in two splits.
+    """
+    file = Path(root) / card.folder / card.lists[0]
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{file} is not JSON: {error}. Get it again from {SPLIT_SOURCES}.") from error
+    if not isinstance(content, dict) or set(content) != set(SPLITS):
+        got = sorted(content) if isinstance(content, dict) else type(content).__name__
+        raise DataError(f"{file}: expected an object with the keys train, val and test, got {got}")
+
+    images, names, home = card.image_root(root), {}, {}
+    splits = {}
+    for split in SPLITS:
+        if not isinstance(content[split], list):
+            raise DataError(f"{file}: {split} should be a list, got {type(content[split]).__name__}")
+        items = []
+        for position, entry in enumerate(content[split]):
+            where = f"{file}, {split}[{position}]"
+            path, label, class_name = _checked_entry(entry, where)
+            if names.setdefault(label, class_name) != class_name:
+                raise DataError(f"{where}: label {label} is {class_name!r} here and {names[label]!r} earlier")
+            if home.setdefault(path, split) != split:
+                raise DataError(f"{where}: {path} is in {home[path]} as well; splits must be disjoint")
+            items.append(Item(label, class_name, path=images / path, key=path))
+        splits[split] = tuple(items)
+    if sorted(names) != list(range(len(names))) or not names:
+        raise DataError(f"{file}: labels should run from 0 to {len(names) - 1} without gaps, got {sorted(names)}")
+    return Task(card.name, tuple(names[label] for label in sorted(names)), card.template, **splits)
+
+
+def _checked_entry(entry, where: str) -> tuple[str, int, str]:
+    if not isinstance(entry, list) or [type(part) for part in entry] != [str, int, str]:
+        raise DataError(f"{where}: expected [relative path, label, class name], got {entry!r}")
+    path, label, class_name = entry
+    plain = posixpath.normpath(path)
+    if plain in ("", ".") or plain.startswith("/") or "\\" in path or ".." in path.split("/"):
+        raise DataError(f"{where}: {path!r} leaves the images' folder; expected a path below it, with / and no ..")
+    if label < 0 or not class_name.strip():
+        raise DataError(f"{where}: expected a label from 0 and a class name that is not empty, got {entry!r}")
+    return plain, label, class_name
+
+
+def _read_fgvc(card: Card, root: Path) -> Task:
+    """Official lists: a label is the line of the variant in variants.txt."""
+    folder, images = root / card.folder, card.image_root(root)
+    class_names = tuple(_lines(folder / "variants.txt"))
+    labels = {name: label for label, name in enumerate(class_names)}
+    splits, home = {}, {}
+    for split in SPLITS:
+        file = folder / f"images_variant_{split}.txt"
+        items = []
+        for number, line in enumerate(_lines(file), start=1):
+            image, _, class_name = line.partition(" ")
+            if class_name not in labels:
+                raise DataError(f"{file}, line {number}: {class_name!r} is not in variants.txt")
+            if posixpath.basename(image) != image or not image:
+                raise DataError(f"{file}, line {number}: expected the name of an image, got {image!r}")
+            key = f"{image}.jpg"
+            if home.setdefault(key, split) != split:
+                raise DataError(f"{file}, line {number}: {key} is in {home[key]} as well; splits must be disjoint")
+            items.append(Item(labels[class_name], class_name, path=images / key, key=key))
+        splits[split] = tuple(items)
+    return Task(card.name, class_names, card.template, **splits)
+
+
+def _read_imagenet(card: Card, root: Path) -> Task:
+    """Class folders in sorted order; images/val is the test split and nothing is left for validation.
+
+    CoOp lists the images of a class in the order of the file system, so its few-shot
+    sets differ between machines; here they are sorted, and so the same everywhere.
+    """
+    file, images = root / card.folder / "classnames.txt", card.image_root(root)
+    names = dict(line.split(" ", 1) for line in _lines(file) if " " in line)
+    folders = {split: visible_folders(images / split) for split in ("train", "val")}
+    if folders["train"] != folders["val"] or not folders["train"]:
+        raise DataError(
+            f"{images}: train and val should hold the same class folders (n01440764, …), got "
+            f"{len(folders['train'])} and {len(folders['val'])}; images of val must first be sorted into such folders"
+        )
+    unnamed = [folder for folder in folders["train"] if folder not in names]
+    if unnamed:
+        raise DataError(
+            f"{file} does not name {len(unnamed)} class folders, first {unnamed[0]}; expected lines 'wnid name'"
+        )
+
+    def items(split: str) -> tuple[Item, ...]:
+        return tuple(
+            Item(label, names[folder], path=images / split / folder / name, key=f"{split}/{folder}/{name}")
+            for label, folder in enumerate(folders[split])
+            for name in image_names(images / split / folder)
+        )
+
+    class_names = tuple(names[folder] for folder in folders["train"])
+    return Task(card.name, class_names, card.template, train=items("train"), val=(), test=items("val"))
+
+
+def _lines(file: Path) -> list[str]:
+    return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -1,0 +1,196 @@
+"""Images of benchmarks that can still be fetched, into the user's data folder.
+
+Addresses and MD5 sums are those of torchvision 0.29. Archives come with no split
+of CoOp's: put the `split_zhou_*.json` beside the images (see `cards`), or load the
+split that torchvision serves, by name: `load_task(name, root=..., split="torchvision")`.
+
+An archive arrives under a temporary name and is renamed when its size and sum are
+right; it is unpacked in a hidden folder and moved into place last, so that an
+images' folder that exists is complete. A call after a failure goes on where the
+last one stopped.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.client
+import shutil
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from .cards import CARDS, Card
+from .task import DataError
+
+BLOCK = 1 << 20  # bytes
+TIMEOUT = 60  # seconds without an answer
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files to fetch, as (address, MD5 or None), and the folder in them that becomes the benchmark's."""
+
+    files: tuple[tuple[str, str | None], ...]
+    inner: str = "."
+
+
+_OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
+SOURCES = {
+    "caltech101": Source(
+        (("https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip", "3138e1922a9193bfa496528edbbc45d0"),),
+        "caltech-101",
+    ),
+    "oxford_pets": Source(
+        (
+            (f"{_OXFORD}/pets/data/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
+            (f"{_OXFORD}/pets/data/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f"),
+        )
+    ),
+    "oxford_flowers": Source(
+        (
+            (f"{_OXFORD}/flowers/102/102flowers.tgz", "52808999861908f626f3c1f4e79d11fa"),
+            (f"{_OXFORD}/flowers/102/imagelabels.mat", "e0620be6f572b9609742df49c70aed4d"),
+            (f"{_OXFORD}/flowers/102/setid.mat", "a5357ecc9cb78c4bef273ce3793fc85c"),
+        )
+    ),
+    "food101": Source(
+        (("http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz", "85eeb15f3717b99a5da872d97d918f87"),), "food-101"
+    ),
+    "fgvc_aircraft": Source(
+        ((f"{_OXFORD}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz", None),), "fgvc-aircraft-2013b/data"
+    ),
+    "dtd": Source(((f"{_OXFORD}/dtd/download/dtd-r1.0.1.tar.gz", "fff73e5086ae6bdbea199a49dfb8a4c1"),), "dtd"),
+    "eurosat": Source(
+        (
+            (
+                "https://huggingface.co/datasets/torchgeo/eurosat/resolve/"
+                "c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
+                "c8fa014336c82ac7804f0398fcb19387",
+            ),
+        )
+    ),
+}
+
+
+def download_data(name: str, root, *, source: Source | None = None, progress: bool = True) -> Path:
+    """Fetch the images of benchmark `name` into `root`; returns its folder, in CoOp's layout.
+
+    Does nothing when the images' folder is there already. `source` replaces the
+    addresses of `SOURCES`, for a mirror. Raises `DataError` for a benchmark that
+    cannot be fetched, a failed or damaged download; the text says what to do by hand.
+    """
+    if name not in CARDS:
+        raise DataError(f"no benchmark is called {name!r}: choose from {', '.join(SOURCES)}")
+    card, source = CARDS[name], source or SOURCES.get(name)
+    if source is None:
+        raise DataError(f"{name} cannot be downloaded ({', '.join(SOURCES)} can). By hand: {card.by_hand}.")
+    root = Path(root).expanduser()
+    folder = root / card.folder
+    if card.images and card.image_root(root).is_dir():
+        return folder
+    staging = folder / ".download"  # inside, so that moving never crosses file systems
+    staging.mkdir(parents=True, exist_ok=True)
+    archives = [_fetch(card, address, md5, staging, progress) for address, md5 in source.files]
+    _unpack(card, archives, source, staging / "unpacked")
+    _move_in(card, staging / "unpacked" / source.inner, folder)
+    shutil.rmtree(staging)
+    return folder
+
+
+def _fetch(card: Card, address: str, md5: str | None, staging: Path, progress: bool) -> Path:
+    """The file of `address` in `staging`, whole and checked; a part that is there is continued."""
+    target = staging / address.rsplit("/", 1)[1]
+    if target.is_file():
+        return target
+    part = target.with_name(target.name + ".part")
+    try:
+        _receive(address, part, progress)
+    except (OSError, http.client.HTTPException) as error:
+        raise DataError(
+            f"{card.name}: cannot download {address}: {error}. Call again to go on, or by hand: {card.by_hand}."
+        ) from error
+    got = _md5(part)
+    if md5 is not None and got != md5:
+        part.unlink()
+        raise DataError(
+            f"{card.name}: {address} is not the expected file: MD5 {got} instead of {md5}; it was deleted. "
+            f"Call again, or by hand: {card.by_hand}."
+        )
+    return part.rename(target)
+
+
+def _receive(address: str, part: Path, progress: bool) -> None:
+    have = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:  # nothing beyond the part: start again
+            raise
+        part.unlink()
+        return _receive(address, part, progress)
+    with answer:
+        have = have if answer.status == 206 else 0
+        length = answer.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        with part.open("ab" if have else "wb") as file, tqdm(
+            desc=part.stem, total=total, initial=have, unit="B", unit_scale=True, disable=not progress
+        ) as bar:
+            while block := answer.read(BLOCK):
+                file.write(block)
+                bar.update(len(block))
+    if total is not None and part.stat().st_size != total:
+        raise OSError(f"the connection ended after {part.stat().st_size} of {total} bytes")
+
+
+def _md5(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "md5").hexdigest()
+
+
+def _unpack(card: Card, archives: list[Path], source: Source, place: Path) -> None:
+    """Unpack into `place`, anew; archives inside the folder that counts are unpacked there."""
+    if place.exists():
+        shutil.rmtree(place)
+    place.mkdir()
+    try:
+        for archive in archives:
+            _extract(archive, place)
+        for archive in sorted((place / source.inner).glob("*.tar.gz")):
+            _extract(archive, place / source.inner)
+            archive.unlink()
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        for archive in archives:
+            archive.unlink()
+        raise DataError(
+            f"{card.name}: an archive cannot be unpacked ({error}); the download was deleted. "
+            f"Call again, or by hand: {card.by_hand}."
+        ) from error
+
+
+def _extract(archive: Path, place: Path) -> None:
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as file:
+            file.extractall(place)
+    elif archive.suffix in (".gz", ".tgz"):
+        with tarfile.open(archive) as file:
+            file.extractall(place, filter="data")
+    else:
+        shutil.copy(archive, place)
+
+
+def _move_in(card: Card, unpacked: Path, folder: Path) -> None:
+    """Move what is not there yet into the benchmark's folder, the images last."""
+    images = unpacked / card.images
+    if not images.is_dir():
+        raise DataError(f"{card.name}: the archives hold no folder {card.images}; by hand: {card.by_hand}.")
+    for entry in sorted(unpacked.iterdir(), key=lambda entry: entry == images):
+        if not (folder / entry.name).exists():
+            entry.rename(folder / entry.name)

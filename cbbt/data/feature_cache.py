@@ -1,0 +1,129 @@
+"""Image features on disk: encoded once, shared by every run that asks for them.
+
+Encoding a benchmark's test split is most of the time of a run on a real model, and
+every method and most settings ask for the same features. They are kept below a
+folder that the user names, never among the images:
+
+    <cache>/<box>-<digest>/00003.safetensors     features of images 3 · SHARD … 4 · SHARD − 1
+
+`digest` covers the model, the split and the augmentation (`fingerprint`), so features
+of other weights or another split lie in another folder and are not looked at. Every
+file appears whole or not at all, and says what it holds: one that cannot be read, or
+says something else, counts as missing and is replaced. An encoding that was killed
+goes on with the first file that is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+
+from cbbt.data.task import DataError, split_digest
+
+SHARD = 1024  # images per file, a multiple of the batch; what a kill can cost
+LAYOUT = 1  # raised when files or augmentations change, so that older files are not found
+
+
+def fingerprint(box, items, *, views: int, augmentation: str, mirror: bool, seed: int) -> dict:
+    """All that the features of `items` depend on, as a dict that JSON can hold.
+
+    The split stands in it by its digest (labels and relative paths), so where the
+    data lie does not matter; nor does the device that encodes, although features
+    of a GPU and a CPU differ in the last digits.
+    """
+    return {
+        "layout": LAYOUT,
+        "box": box.fingerprint(),
+        "split": split_digest(tuple(items)),
+        "views": views,
+        "augmentation": augmentation,
+        "mirror": mirror,
+        "seed": seed,
+    }
+
+
+class FeatureCache:
+    """Features of `views` views of n items, row v · n + i for view v of item i, in shards.
+
+    `folder` is the user's folder of caches, made when the first shard is written;
+    `drawing` are views, augmentation, mirror and seed.
+
+    Each shard also says how many bytes its image files had: a resized copy of a data
+    set, or another one with the same file names, is told apart without reading every
+    image, and replacing one image costs its shards alone. Raises `DataError` for an
+    image file that is missing.
+    """
+
+    def __init__(self, folder: str | Path, box, items, **drawing):
+        self.description = fingerprint(box, items, **drawing)
+        self.digest = _digest(self.description)
+        self.folder = Path(folder).expanduser() / f"{box.name}-{self.digest}".replace("/", "-")
+        self.sizes = [_bytes(item) for item in items]
+        self.count, self.width = drawing["views"] * len(items), box.embed_dim
+
+    def spans(self) -> list[range]:
+        """Rows of each shard, in order."""
+        return [range(start, min(start + SHARD, self.count)) for start in range(0, self.count, SHARD)]
+
+    def read(self, span: range) -> torch.Tensor | None:
+        """Features (len(span), E) of one shard, or None where there are none to trust."""
+        path = self._path(span)
+        if not path.exists():
+            return None
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                if file.metadata() != self._metadata(span):
+                    return None
+                features = file.get_tensor("features")
+        except (OSError, safetensors.SafetensorError):
+            return None  # cut off or damaged: encoded anew
+        fits = features.shape == (len(span), self.width) and features.dtype == torch.float32
+        return features if fits else None
+
+    def write(self, span: range, features: torch.Tensor) -> None:
+        """Keep the features (len(span), E) of one shard; the file appears whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(span)
+        # Runs side by side may encode the same shard: each writes a file of its own.
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        save_file({"features": features.cpu().contiguous()}, partial, self._metadata(span))
+        os.replace(partial, path)
+
+    def _metadata(self, span: range) -> dict[str, str]:
+        """What a shard says of itself: texts, as safetensors wants."""
+        sizes = [self.sizes[row % len(self.sizes)] for row in span]
+        return {"fingerprint": json.dumps(self.description, sort_keys=True), "rows": str(span), "bytes": _digest(sizes)}
+
+    def _path(self, span: range) -> Path:
+        return self.folder / f"{span.start // SHARD:05d}.safetensors"
+
+
+def require_apart(folder: str | Path, items) -> None:
+    """Raises `DataError` if `folder` lies among the images of `items`."""
+    parents = {os.path.dirname(os.path.abspath(item.path)) for item in items if item.path is not None}
+    if not parents:
+        return
+    images, cache = os.path.realpath(os.path.commonpath(parents)), os.path.realpath(Path(folder).expanduser())
+    if os.path.commonpath([images, cache]) == images:
+        raise DataError(f"the cache {folder} lies among the images in {images}; choose a folder outside the data")
+
+
+def _bytes(item) -> int | None:
+    """Size of the image file, or None for an item that holds its pixels."""
+    if item.path is None:
+        return None
+    try:
+        return item.path.stat().st_size
+    except OSError as error:
+        raise DataError(f"cannot read image {item.path}: {error}") from error
+
+
+def _digest(content) -> str:
+    """Sixteen hexadecimal digits of anything JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

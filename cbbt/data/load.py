@@ -1,0 +1,159 @@
+"""`load_task`: one door to embedded tasks, the eleven benchmarks and folders of one's own."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from dataclasses import replace
+from numbers import Integral
+from pathlib import Path
+
+from .benchmarks import read_benchmark
+from .cached_shots import read_cached_shots
+from .cards import CARDS, EMBEDDED
+from .folders import read_folder
+from .task import DataError, Item, Task, draw_shots
+from .torchvision_splits import read_torchvision_split
+
+READERS = {"coop": read_benchmark, "torchvision": read_torchvision_split}
+
+
+def load_task(
+    name,
+    shots: int | None = None,
+    seed: int = 1,
+    root=None,
+    *,
+    split: str = "coop",
+    template: str | None = None,
+    class_names=None,
+    cached_shots: bool = False,
+) -> Task:
+    """The task `name`, with `shots` training images per class drawn for `seed`.
+
+    `name`: an embedded task (digits, landcover, textures, shapes), one of the
+    eleven benchmarks of `cbbt.data.CARDS`, or the path of a folder of class
+    folders (`cbbt.data.folders`; write ./dtd for a folder that is called as a
+    benchmark).
+    `shots`: None gives the full splits, 0 none but the test split (zero-shot), k
+    gives k training and min(k, 4) validation images per class, the ones CoOp
+    draws for that seed (`draw_shots`); a class may have fewer for validation.
+    `root`: the data folder that holds the benchmarks' folders.
+    `split`: of a benchmark, "coop" or "torchvision" (`torchvision_splits`; figures
+    on the two are not comparable).
+    `cached_shots`: take the set that CoOp or BlackVIP left beside the images
+    instead of drawing one (`cached_shots`).
+    `template`: a sentence with `{}`; `class_names`: new names, either a sequence
+    in label order or a dict from old names to new ones.
+
+    Raises `DataError` for an unknown name, absent or malformed data, a missing
+    image among the drawn, and a class with fewer than `shots` training images.
+    An image of the test split is checked when it is opened.
+    """
+    _require_count("shots", shots, optional=True)
+    _require_count("seed", seed)
+    task = _full_task(name, root, split)
+    if cached_shots and (name not in CARDS or split != "coop" or not shots):
+        got = f"{name}, {split!r} and {shots}"
+        raise DataError(f"cached_shots needs a benchmark, the split 'coop' and shots from 1, got {got}")
+    if cached_shots:
+        train, val = read_cached_shots(CARDS[name], root, task, shots, seed)
+    elif shots is None:
+        train, val = task.train, task.val
+    else:
+        _require_enough(task, shots)
+        train, val = draw_shots(task.train, task.val, shots, seed)
+    if shots:
+        _require_files(train + val)
+    return _with_words(replace(task, train=train, val=val), template, class_names)
+
+
+def _full_task(name, root, split: str) -> Task:
+    if not isinstance(name, (str, Path)):
+        raise DataError(f"the task's name should be a text or a path, got {name!r}")
+    if split not in READERS:
+        raise DataError(f"no split is called {split!r}: choose from {', '.join(READERS)}")
+    if split != "coop" and name not in CARDS:
+        raise DataError(f"split={split!r} is for benchmarks, and {name} is none: choose from {', '.join(CARDS)}")
+    if name in EMBEDDED:
+        from .embedded import embedded_task  # draws pictures with scipy: only when asked
+
+        return embedded_task(name)
+    if name in CARDS:
+        if root is None:
+            raise DataError(
+                f"{name} needs your copy of the data: pass root (data_root in a configuration), "
+                f"the folder that holds {CARDS[name].layout()}"
+            )
+        return READERS[split](CARDS[name], Path(root).expanduser())
+    if Path(name).expanduser().is_dir():
+        return read_folder(name)
+    raise DataError(_unknown(str(name)))
+
+
+def _unknown(name: str) -> str:
+    choices = (*EMBEDDED, *CARDS)
+    plain = {choice.replace("_", ""): choice for choice in choices}
+    near = difflib.get_close_matches(name.lower().replace("_", "").replace("-", ""), plain, n=3, cutoff=0.5)
+    guess = f" Did you mean {' or '.join(plain[word] for word in near)}?" if near else ""
+    return (
+        f"no task and no folder is called {name!r}.{guess} Choose from {', '.join(choices)}, "
+        "or give the path of a folder with one folder of images per class."
+    )
+
+
+def _require_count(name: str, value, optional: bool = False) -> None:
+    if value is None and optional:
+        return
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
+        raise DataError(f"{name} should be an integer from 0{', or None' * optional}, got {value!r}")
+
+
+def _require_enough(task: Task, shots: int) -> None:
+    # CoOp silently takes all a class has; a "16-shot" figure would then be of fewer shots.
+    counts = Counter(item.label for item in task.train)
+    for label, name in enumerate(task.class_names):
+        if counts[label] < shots:
+            raise DataError(
+                f"{shots} shots asked for, but class {name!r} of {task.name} has {counts[label]} training images; "
+                f"choose shots up to {min(counts[label] for label in range(len(task.class_names)))}"
+            )
+
+
+def _require_files(items: tuple[Item, ...]) -> None:
+    missing = [item.path for item in items if item.path is not None and not item.path.is_file()]
+    if missing:
+        raise DataError(f"{len(missing)} of {len(items)} drawn images are missing, first {missing[0]}")
+
+
+def _with_words(task: Task, template: str | None, class_names) -> Task:
+    """`task` with another template or other class names, checked."""
+    if template is not None:
+        if template.count("{}") != 1:
+            raise DataError(f"template should hold one {{}} for the class name, got {template!r}")
+        task = replace(task, template=template)
+    if class_names is None:
+        return task
+    names = _new_names(task.class_names, class_names)
+    splits = {
+        split: tuple(replace(item, class_name=names[item.label]) for item in getattr(task, split))
+        for split in ("train", "val", "test")
+    }
+    return replace(task, class_names=names, **splits)
+
+
+def _new_names(old: tuple[str, ...], new) -> tuple[str, ...]:
+    if isinstance(new, dict):
+        unknown = sorted(set(new) - set(old))
+        if unknown:
+            raise DataError(f"class_names renames {unknown[0]!r}, which is no class; choose from {', '.join(old)}")
+        new = [new.get(name, name) for name in old]
+    if isinstance(new, str) or len(new) != len(old):
+        raise DataError(f"class_names should be {len(old)} names in label order or a dict of old to new, got {new!r}")
+    for name in new:
+        if not isinstance(name, str) or not name.strip():
+            raise DataError(f"class_names should be texts that are not empty, got {name!r}")
+    twice = [name for name, count in Counter(new).items() if count > 1]
+    if twice:
+        raise DataError(f"class_names gives the name {twice[0]!r} to two classes")
+    return tuple(new)

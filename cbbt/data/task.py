@@ -1,0 +1,114 @@
+"""What a few-shot task is, whatever its images come from.
+
+Read this file first in `cbbt.data`: an `Item` is one labelled image, a split is
+a tuple of items, a `Task` holds three disjoint splits, the class names in label
+order and the hand-written template of zero-shot CLIP. `draw_shots` is the rule
+by which CoOp (Zhou et al., IJCV 2022; github.com/KaiyangZhou/CoOp) picks the
+training and validation shots; with the same seed it picks the same images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+
+class DataError(ValueError):
+    """Data that is missing, incomplete or malformed; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One labelled image, held as a file or as pixels.
+
+    `label` counts from 0; `class_name` is the name as it stands in the split
+    file (underscores become spaces only when a prompt is built); `path` is the
+    image file, or None when `pixels`, a (height, width, 3) uint8 array, is given.
+    `key` is the path relative to the images' root: the same wherever the data lie.
+    """
+
+    label: int
+    class_name: str
+    path: Path | None = None
+    key: str = ""
+    pixels: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+    def image(self) -> Image.Image:
+        """The image as RGB. Raises `DataError` when the file is absent or broken."""
+        if self.pixels is not None:
+            return Image.fromarray(self.pixels)
+        try:
+            with Image.open(self.path) as image:
+                return image.convert("RGB")
+        except Exception as error:  # decoders raise almost anything on broken bytes
+            raise DataError(f"cannot read image {self.path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Task:
+    """A classification task: three disjoint splits, class names, a template.
+
+    `template` is a sentence with `{}` for the class name. `train` and `val` are
+    the shots drawn for one seed, or the full splits when no shots were asked for.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    template: str
+    train: tuple[Item, ...] = field(repr=False)
+    val: tuple[Item, ...] = field(repr=False)
+    test: tuple[Item, ...] = field(repr=False)
+    mirror: bool = True  # whether a mirrored image keeps its class
+
+
+def labels_of(items) -> torch.Tensor:
+    """Labels of `items` as an int64 tensor (n,)."""
+    return torch.tensor([item.label for item in items], dtype=torch.int64)
+
+
+def split_digest(items: Task | tuple[Item, ...]) -> str:
+    """Sixteen hexadecimal digits that name these images and labels, in this order.
+
+    A sha256 over label and `key` (or pixels) of every item; for a `Task`, over its
+    three splits. It does not depend on where the data lie nor on class names.
+    """
+    if isinstance(items, Task):
+        text = " ".join(split_digest(split) for split in (items.train, items.val, items.test))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(f"{item.label} {_content(item)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _content(item: Item) -> str:
+    if item.pixels is None:
+        return item.key or item.path.as_posix()
+    return f"{item.pixels.shape} {hashlib.sha256(np.ascontiguousarray(item.pixels)).hexdigest()}"
+
+
+def draw_shots(train, val, shots: int, seed: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """Draw `shots` training and min(shots, 4) validation items of each class.
+
+    CoOp's rule: one Python random stream per seed; items grouped by label in the
+    order of first appearance; `random.sample` per class, train first, then val;
+    a class with fewer items gives all it has. Returns (train items, val items).
+    """
+    stream = random.Random(seed)
+    return _sample(train, shots, stream), _sample(val, min(shots, 4), stream)
+
+
+def _sample(items, count: int, stream: random.Random) -> tuple[Item, ...]:
+    groups: dict[int, list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.label, []).append(item)
+    drawn: list[Item] = []
+    for group in groups.values():
+        drawn += stream.sample(group, count) if len(group) >= count else group
+    return tuple(drawn)
