@@ -1,0 +1,291 @@
+"""How close estimated gradients come to the true ones, measured through the white box.
+
+Each function here answers one question about prompt gradients on the support set of
+a task and returns a tidy table, one row per repeat: against the number of directions
+(`cosine_by_queries`) and the dimension (`norm_by_dimension`), and what the loss looks
+like along a gradient (`landscape`). `cbbt.gradient_noise` goes on with what spoils a
+slope. A repeat is one batch of images with one draw of directions; repeat r has the
+same batch in every table, so that families are compared in pairs. Columns that start
+with `expected_` hold what `cbbt.gradient_theory` predicts for a linear loss. Nothing
+here is used by a method: methods see no true gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+import open_clip
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from tqdm.auto import tqdm
+
+from cbbt.blackbox import WhiteBox
+from cbbt.data.features import encode_items
+from cbbt.data.task import labels_of
+from cbbt.directions import DIRECTIONS, Draw, guided, principal_directions, subspace
+from cbbt.estimators import FACTORS, GradientEstimate, estimate_gradient
+from cbbt.gradient_theory import Expected, expected, expected_guided, expected_in_subspace
+from cbbt.mini_clip import known_phrases
+from cbbt.prompts import initial_context
+from cbbt.seeding import generator_for
+
+
+@dataclass(frozen=True)
+class PromptProblem:
+    """The loss of a context on a support set, with its true gradient.
+
+    box: the white box. features: unit-norm image features (n, E). labels: (n,).
+    context: the point (M, D) at which gradients are taken.
+    """
+
+    box: WhiteBox
+    features: torch.Tensor
+    labels: torch.Tensor
+    class_names: tuple[str, ...]
+    context: torch.Tensor
+
+    @property
+    def dimension(self) -> int:
+        """d = M · D."""
+        return self.context.numel()
+
+    def loss(self, rows: torch.Tensor | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Mean cross-entropy on images `rows` (all if None), as a map (N, M, D) → (N,)."""
+        rows = torch.arange(len(self.labels)) if rows is None else rows
+        features, labels = self.features[rows], self.labels[rows]
+        return lambda contexts: self.box.losses(self.box.encode_prompts(contexts, self.class_names), features, labels)
+
+    def gradient(self, rows: torch.Tensor | None = None) -> torch.Tensor:
+        """The true gradient (M, D) of that loss at the context; one loss query."""
+        with torch.enable_grad():
+            point = self.context.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.loss(rows)(point[None])[0], point)
+        return gradient
+
+    def batch(self, size: int, seed: int, repeat: int) -> torch.Tensor:
+        """Rows of `size` different images (all if fewer), the same for a seed and repeat."""
+        order = torch.randperm(len(self.labels), generator=generator_for(seed, "analysis batch", repeat))
+        return order[:size].to(self.labels.device)
+
+
+def prompt_problem(box: WhiteBox, task, length: int = 1, init: str = "a") -> PromptProblem:
+    """The problem of tuning `length` context vectors, started from `init`, on the task's shots."""
+    features = F.normalize(encode_items(box, task.train), dim=-1)
+    context = initial_context(box, init, length, generator=generator_for(0, "analysis context"))
+    return PromptProblem(box, features, labels_of(task.train).to(box.device), task.class_names, context)
+
+
+def with_length(problem: PromptProblem, length: int) -> PromptProblem:
+    """The same problem with its first context vector repeated `length` times."""
+    context = problem.context[:1].repeat(length, 1)
+    return PromptProblem(problem.box, problem.features, problem.labels, problem.class_names, context)
+
+
+def agreement(estimate: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
+    """Cosine, cosine² and norm ratio ‖ĝ‖/‖g‖ of two gradients of one shape."""
+    cosine = F.cosine_similarity(estimate.flatten().double(), truth.flatten().double(), dim=0).item()
+    ratio = (estimate.double().norm() / truth.double().norm()).item()
+    return {"cosine": cosine, "squared_cosine": cosine**2, "norm_ratio": ratio}
+
+
+# ---- against the number of directions ----------------------------------------
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of directions for one problem, with its theory: (q, true gradient) → `Expected`."""
+
+    draw: Draw
+    expected: Callable[[int, torch.Tensor], Expected]
+
+
+def plain_family(name: str) -> Family:
+    """A family of `DIRECTIONS` by name."""
+    return Family(DIRECTIONS[name], lambda q, gradient: expected(q, gradient.numel(), name))
+
+
+def subspace_family(basis: torch.Tensor) -> Family:
+    """Directions in the span of `basis` (k, d)."""
+    orthonormal = torch.linalg.qr(basis.T.double())[0].T
+
+    def theory(q: int, gradient: torch.Tensor) -> Expected:
+        gradient = gradient.flatten().double()
+        captured = (orthonormal @ gradient).square().sum() / gradient.square().sum()
+        return expected_in_subspace(q, len(basis), float(captured))
+
+    return Family(subspace(basis), theory)
+
+
+def guided_family(past: torch.Tensor, mixing: float = 0.5) -> Family:
+    """Directions that favour the span of `past` (k, d)."""
+    return Family(guided(past, mixing), lambda q, gradient: expected_guided(q, past, gradient.flatten(), mixing))
+
+
+def past_gradients(problem: PromptProblem, count: int, q: int, batch_size: int, seed: int) -> torch.Tensor:
+    """`count` estimates (count, d) on other batches, as a training run would remember them."""
+    rows = []
+    for index in range(count):
+        batch = problem.batch(batch_size, seed, -1 - index)  # no repeat has these numbers
+        generator = generator_for(seed, "past", index)
+        rows.append(estimate_gradient(problem.loss(batch), problem.context, q, generator=generator).gradient.flatten())
+    return torch.stack(rows).cpu()
+
+
+def vocabulary_words(backbone: str, most: int = 4000) -> list[str]:
+    """Words of the text tower's vocabulary: all of "mini"'s, the most frequent of CLIP's."""
+    if backbone == "mini":
+        return sorted({word for phrase in known_phrases() for word in phrase.split()})
+    # Whole-word tokens of the byte-pair encoding, which are numbered by frequency.
+    tokens = open_clip.get_tokenizer("RN50").encoder
+    words = [token.removesuffix("</w>") for token in tokens if token.endswith("</w>")]
+    return [word for word in words if word.isascii() and word.isalpha()][:most]
+
+
+def families(problem: PromptProblem, words: list[str], size: int, past: torch.Tensor, seed: int) -> dict[str, Family]:
+    """All families: the plain ones, two subspaces of `size` dimensions, and guided ones.
+
+    words: whose token embeddings make up the vocabulary of the principal subspace.
+    past: gradients (k, d) of earlier steps.
+    """
+    embeddings = torch.cat([problem.box.token_embeddings(word) for word in words]).cpu().unique(dim=0)
+    random_basis = torch.randn(size, problem.dimension, generator=generator_for(seed, "random subspace"))
+    return {name: plain_family(name) for name in DIRECTIONS} | {
+        "subspace, vocabulary": subspace_family(principal_directions(embeddings, size, len(problem.context))),
+        "subspace, random": subspace_family(random_basis),
+        "guided": guided_family(past),
+    }
+
+
+def cosine_by_queries(
+    problem: PromptProblem,
+    choices: dict[str, Family],
+    counts: list[int],
+    repeats: int,
+    batch_size: int = 32,
+    seed: int = 1,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Agreement of forward estimates against q, with ε of the paper.
+
+    `counts` are the q's; within a repeat they are nested: the first q of one draw of
+    max(counts) directions, which costs max(counts) + 1 loss queries.
+    Columns: family, q, repeat, cosine, squared_cosine, norm_ratio, expected_ of each.
+    """
+    table = []
+    for family, repeat in tqdm(grid(choices, range(repeats)), desc="against q", disable=not progress, leave=False):
+        rows = problem.batch(batch_size, seed, repeat)
+        truth = problem.gradient(rows)
+        generator = generator_for(seed, "against q", family, repeat)
+        for estimate in nested(problem.loss(rows), problem.context, choices[family].draw, counts, generator):
+            q = estimate.queries - 1
+            theory = choices[family].expected(q, truth.cpu())
+            keys = {"family": family, "q": q, "repeat": repeat}
+            table.append(keys | agreement(estimate.gradient, truth) | prefixed(theory))
+    return pd.DataFrame(table)
+
+
+def nested(loss, x, draw: Draw, counts, generator) -> list[GradientEstimate]:
+    """Estimates from the first q directions of one draw, for every q in `counts`."""
+    most = max(counts)
+    probes, readouts = draw(most, x.numel(), generator)
+
+    def first(q, dimension, generator):
+        return probes[:q], readouts[:q]
+
+    whole = estimate_gradient(loss, x, most, directions=first, generator=generator)
+    answers = recorded(whole)
+    return [estimate_gradient(answers, x, q, directions=first, generator=generator) for q in counts]
+
+
+def recorded(estimate: GradientEstimate) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A loss that answers from the losses of a forward estimate, in their order, without a query."""
+    answers = torch.cat([torch.tensor([estimate.base_loss]).to(estimate.losses), estimate.losses])
+    return lambda points: answers[: len(points)]
+
+
+# ---- against the dimension ---------------------------------------------------
+
+
+def norm_by_dimension(
+    problem: PromptProblem,
+    lengths: list[int],
+    q: int,
+    repeats: int,
+    batch_size: int = 32,
+    seed: int = 1,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Agreement against d = M · D under both factors, with ε of the paper.
+
+    The released factor 1/ε is d while d ≤ 1000 and stays 1000 above, so its estimate
+    is min(1, 1000/d) of the unbiased one. Both are formed from the same losses.
+    Columns: length, dimension, factor, repeat, cosine, squared_cosine, norm_ratio,
+    expected_ of each.
+    """
+    table = []
+    for length, repeat in tqdm(grid(lengths, range(repeats)), desc="against d", disable=not progress, leave=False):
+        longer = with_length(problem, length)
+        rows = longer.batch(batch_size, seed, repeat)
+        truth, loss = longer.gradient(rows), longer.loss(rows)
+        for factor in FACTORS:
+            generator = generator_for(seed, "against d", length, repeat)
+            estimate = estimate_gradient(loss, longer.context, q, factor=factor, generator=generator)
+            loss = recorded(estimate)  # for the next factor
+            theory = prefixed(expected(q, longer.dimension))
+            if factor == "released":
+                theory["expected_norm_ratio"] *= 1 / (estimate.epsilon * longer.dimension)
+            keys = {"length": length, "dimension": longer.dimension, "factor": factor, "repeat": repeat}
+            table.append(keys | agreement(estimate.gradient, truth) | theory)
+    return pd.DataFrame(table)
+
+
+# ---- the loss along a direction ----------------------------------------------
+
+
+def landscape(
+    problem: PromptProblem, q: int, reach: float = 1.0, points: int = 41, batch_size: int = 32, seed: int = 1
+) -> pd.DataFrame:
+    """Loss from −reach to reach along the true gradient, its estimate and a random direction.
+
+    Columns: direction, distance (length of the step), loss, linear (L + distance · slope
+    with the true slope along that direction).
+    """
+    rows = problem.batch(batch_size, seed, 0)
+    loss, truth = problem.loss(rows), problem.gradient(rows)
+    estimate = estimate_gradient(loss, problem.context, q, generator=generator_for(seed, "landscape estimate"))
+    chance = torch.randn(truth.shape, generator=generator_for(seed, "landscape random")).to(truth)
+    distances = torch.linspace(-reach, reach, points).to(truth)
+    base = loss(problem.context[None]).item()
+    table = []
+    for name, vector in (("true gradient", truth), (f"estimate, q = {q}", estimate.gradient), ("random", chance)):
+        unit = vector / vector.norm()
+        slope = (truth * unit).sum().item()
+        losses = loss(problem.context + distances.view(-1, 1, 1) * unit)
+        for distance, value in zip(distances.tolist(), losses.tolist()):
+            table.append({"direction": name, "distance": distance, "loss": value, "linear": base + distance * slope})
+    return pd.DataFrame(table)
+
+
+# ---- tables ------------------------------------------------------------------
+
+
+def write_table(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a CSV file that appears whole or not at all; six significant digits."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    table.to_csv(partial, index=False, float_format="%.6g")
+    partial.replace(path)
+
+
+def grid(first, second) -> list[tuple]:
+    """All pairs, the second running fastest."""
+    return [(a, b) for a in first for b in second]
+
+
+def prefixed(theory: Expected) -> dict[str, float]:
+    """Columns expected_cosine, expected_squared_cosine, expected_norm_ratio."""
+    return {f"expected_{name}": value for name, value in vars(theory).items()}

@@ -1,0 +1,231 @@
+"""What spoils a slope: round-off, curvature, low precision, and the batch itself.
+
+Measurements through the white box like those of `cbbt.gradient_analysis`, which comes
+first: against the step ε (`cosine_by_epsilon`), forward against two-sided differences
+at equal cost (`cosine_by_budget`), against the precision of the service
+(`cosine_by_precision`), and the share of the batch in the error of a gradient
+(`error_by_batch`). Tables have one row per repeat.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from tqdm.auto import tqdm
+
+from cbbt.directions import DIRECTIONS
+from cbbt.estimators import DIFFERENCES, default_epsilon, estimate_gradient
+from cbbt.gradient_analysis import PromptProblem, agreement, grid, nested, prefixed
+from cbbt.gradient_theory import expected_with_noise, relative_variance
+from cbbt.seeding import generator_for
+
+PRECISIONS = {
+    "float32": None,
+    "features in float16": ("features", torch.float16),
+    "features in bfloat16": ("features", torch.bfloat16),
+    "model in float16": ("model", torch.float16),
+    "model in bfloat16": ("model", torch.bfloat16),
+}
+
+
+# ---- against the step --------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SlopeErrors:
+    """What makes a slope wrong: round-off, and the second and third order of the loss."""
+
+    rounding: float  # rms error of L(x + εu) − L(x), whatever ε
+    curvature: float  # rms of uᵀHu / 2
+    third: float  # rms of the third-order coefficient
+
+    def variance(self, epsilon: float, differences: str) -> float:
+        """Error variance of one slope at `epsilon`; a two-sided one divides by twice the step."""
+        smooth = (self.third * epsilon**2) ** 2
+        if differences == "forward":
+            return (self.rounding / epsilon) ** 2 + (self.curvature * epsilon) ** 2 + smooth
+        return (self.rounding / (2 * epsilon)) ** 2 + smooth
+
+
+def slope_errors(loss, x: torch.Tensor, gradient: torch.Tensor, generator: torch.Generator, q: int = 32) -> SlopeErrors:
+    """Measure the three error terms along q random unit directions; 7q loss queries.
+
+    Steps: 10⁻⁴, where what is left of an odd difference beside the slope is
+    round-off; 0.1 for the second order; 0.3 for the third.
+    """
+    units = F.normalize(torch.randn(q, x.numel(), generator=generator), dim=1).to(x)
+    slopes = (units @ gradient.flatten()).double()
+
+    def at(step):
+        return loss(x + (step * units).view(q, *x.shape)).double()
+
+    def odd(step):
+        return (at(step) - at(-step)) / 2 - step * slopes
+
+    even = (at(0.1) + at(-0.1)) / 2 - at(0.0)
+    return SlopeErrors(rounding=2 * _rms(odd(1e-4)), curvature=_rms(even / 0.1**2), third=_rms(odd(0.3) / 0.3**3))
+
+
+def cosine_by_epsilon(
+    problem: PromptProblem,
+    epsilons: list[float],
+    q: int,
+    repeats: int,
+    batch_size: int = 32,
+    seed: int = 1,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Agreement of forward and two-sided sphere estimates against ε.
+
+    The prediction has no free constant: `slope_errors` measures round-off and
+    curvature at three steps and predicts all others. It ends where the loss is no
+    longer cubic in the step. The paper's ε is added to `epsilons`.
+    Columns: differences, epsilon, repeat, cosine, squared_cosine, norm_ratio,
+    expected_ of each, is_default (whether ε is the paper's).
+    """
+    default = default_epsilon(problem.dimension)
+    table = []
+    for repeat in tqdm(range(repeats), desc="against ε", disable=not progress, leave=False):
+        rows = problem.batch(batch_size, seed, repeat)
+        truth, loss = problem.gradient(rows), problem.loss(rows)
+        errors = slope_errors(loss, problem.context, truth, generator_for(seed, "slope errors", repeat))
+        scale = problem.dimension / truth.square().sum().item()
+        for differences, epsilon in grid(DIFFERENCES, sorted({*epsilons, default})):
+            generator = generator_for(seed, "against epsilon", repeat)  # equal directions for all ε
+            estimate = estimate_gradient(
+                loss, problem.context, q, epsilon, differences=differences, generator=generator
+            )
+            theory = expected_with_noise(q, problem.dimension, scale * errors.variance(epsilon, differences))
+            keys = {"differences": differences, "epsilon": epsilon, "repeat": repeat}
+            measured = agreement(estimate.gradient, truth)
+            table.append(keys | measured | prefixed(theory) | {"is_default": epsilon == default})
+    return pd.DataFrame(table)
+
+
+# ---- forward or two-sided, at equal cost -------------------------------------
+
+
+def cosine_by_budget(
+    problem: PromptProblem,
+    budgets: list[int],
+    epsilons: list[float],
+    repeats: int,
+    batch_size: int = 32,
+    seed: int = 1,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Agreement when both kinds of difference may spend the same number of loss queries.
+
+    Forward differences buy budget − 1 directions, two-sided ones budget // 2.
+    Columns: budget, epsilon, differences, q, repeat, cosine, squared_cosine, norm_ratio.
+    """
+    table = []
+    for budget, repeat in tqdm(grid(budgets, range(repeats)), desc="equal budget", disable=not progress, leave=False):
+        rows = problem.batch(batch_size, seed, repeat)
+        truth, loss = problem.gradient(rows), problem.loss(rows)
+        for epsilon, differences in grid(epsilons, DIFFERENCES):
+            q = budget - 1 if differences == "forward" else budget // 2
+            generator = generator_for(seed, "equal budget", budget, repeat)
+            estimate = estimate_gradient(
+                loss, problem.context, q, epsilon, differences=differences, generator=generator
+            )
+            keys = {"budget": budget, "epsilon": epsilon, "differences": differences, "q": q, "repeat": repeat}
+            table.append(keys | agreement(estimate.gradient, truth))
+    return pd.DataFrame(table)
+
+
+# ---- precision of the service ------------------------------------------------
+
+
+def cosine_by_precision(
+    problem: PromptProblem,
+    epsilons: list[float],
+    q: int,
+    repeats: int,
+    batch_size: int = 32,
+    seed: int = 1,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Agreement of forward estimates when the service works in low precision, against ε.
+
+    "features in …": the model runs in float32, text and image features are rounded
+    on their way out. "model in …": matrix products run in that type, by autocast, as
+    services do to save time. Truth is the float32 gradient by backpropagation.
+    Columns: precision, epsilon, repeat, cosine, squared_cosine, norm_ratio, is_default.
+    """
+    default = default_epsilon(problem.dimension)
+    table = []
+    for precision, repeat in tqdm(grid(PRECISIONS, range(repeats)), desc="precision", disable=not progress, leave=False):
+        rows = problem.batch(batch_size, seed, repeat)
+        truth, loss = problem.gradient(rows), rounded_loss(problem, rows, precision)
+        for epsilon in sorted({*epsilons, default}):
+            generator = generator_for(seed, "precision", repeat)
+            estimate = estimate_gradient(loss, problem.context, q, epsilon, generator=generator)
+            keys = {"precision": precision, "epsilon": epsilon, "repeat": repeat}
+            table.append(keys | agreement(estimate.gradient, truth) | {"is_default": epsilon == default})
+    return pd.DataFrame(table)
+
+
+def rounded_loss(problem: PromptProblem, rows: torch.Tensor, precision: str):
+    """The loss on images `rows` as a service of that precision, a key of `PRECISIONS`, leads to."""
+    place, kind = PRECISIONS[precision] or (None, torch.float32)
+    served = kind if place == "features" else torch.float32
+    features, labels = problem.features[rows].to(served).float(), problem.labels[rows]
+
+    def loss(contexts):
+        device = problem.features.device.type
+        with torch.autocast(device, kind) if place == "model" else nullcontext():
+            text = problem.box.encode_prompts(contexts, problem.class_names)
+        return problem.box.losses(text.to(served).float(), features, labels)
+
+    return loss
+
+
+# ---- the batch's own noise ---------------------------------------------------
+
+
+def error_by_batch(
+    problem: PromptProblem,
+    batch_sizes: list[int],
+    counts: list[int],
+    repeats: int,
+    seed: int = 1,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Where the error of an estimate comes from: the batch or the finite differences.
+
+    With g the gradient on the whole support set, g_B on a batch and ĝ its estimate,
+    E‖ĝ − g‖² = E‖g_B − g‖² + E‖ĝ − g_B‖² for unbiased ĝ. Columns: batch_size, q,
+    repeat, and in units of ‖g‖²: batch_error, estimator_error, total_error and
+    expected_estimator_error, (d − 1)/q · ‖g_B‖².
+    """
+    whole = problem.gradient()
+    unit = whole.square().sum().item()
+    table = []
+    for size, repeat in tqdm(grid(batch_sizes, range(repeats)), desc="batches", disable=not progress, leave=False):
+        rows = problem.batch(size, seed, repeat)
+        exact = problem.gradient(rows)
+        generator = generator_for(seed, "batches", size, repeat)
+        for estimate in nested(problem.loss(rows), problem.context, DIRECTIONS["sphere"], counts, generator):
+            q = estimate.queries - 1
+            variance = relative_variance(q, problem.dimension, "sphere")
+            table.append(
+                {
+                    "batch_size": len(rows),
+                    "q": q,
+                    "repeat": repeat,
+                    "batch_error": (exact - whole).square().sum().item() / unit,
+                    "estimator_error": (estimate.gradient - exact).square().sum().item() / unit,
+                    "total_error": (estimate.gradient - whole).square().sum().item() / unit,
+                    "expected_estimator_error": variance * exact.square().sum().item() / unit,
+                }
+            )
+    return pd.DataFrame(table)
+
+
+def _rms(values: torch.Tensor) -> float:
+    return values.square().mean().sqrt().item()

@@ -1,0 +1,198 @@
+"""Figures of the gradient analysis, drawn from its tables alone.
+
+`FIGURES` maps the name of a table (its CSV file's stem) to the function that draws
+it. Points are means over repeats, of norms root mean squares; bands reach one
+standard deviation of a single repeat to either side; thin lines are the theory,
+`expected_` columns.
+"""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from cbbt.figure_style import COLOURS, COLUMN, MARKERS, PAGE, STYLE
+
+FAMILY_COLOURS = {
+    "sphere": COLOURS[0],
+    "gaussian": COLOURS[5],
+    "rademacher": COLOURS[7],
+    "spsa": COLOURS[3],
+    "coordinate": COLOURS[4],
+    "orthogonal": COLOURS[2],
+    "subspace, vocabulary": COLOURS[1],
+    "subspace, random": COLOURS[6],
+    "guided": "#7B3294",
+}
+
+
+def cosine_by_queries(table: pd.DataFrame) -> Figure:
+    """Cosine and norm ratio against q: independent directions left, all others right."""
+    groups = {
+        "independent directions": ("sphere", "gaussian", "rademacher", "spsa"),
+        "frames, subspaces, past gradients": (
+            "orthogonal",
+            "coordinate",
+            "subspace, vocabulary",
+            "subspace, random",
+            "guided",
+        ),
+    }
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(2, 2, figsize=(PAGE, 4.6), sharex=True, sharey="row")
+        for column, (title, names) in zip(axes.T, groups.items()):
+            column[0].set_title(title)
+            for index, family in enumerate(names):
+                rows = table[table.family == family]
+                for axis, quantity in zip(column, ("cosine", "norm_ratio")):
+                    _theory(axis, rows, "q", quantity, FAMILY_COLOURS[family])
+                    _points(axis, rows, "q", quantity, family, FAMILY_COLOURS[family], MARKERS[index])
+            column[0].legend(loc="upper left")
+            column[1].set(xlabel="directions $q$", yscale="log")
+            _powers_of_two(column[1], table.q)
+        axes[0, 0].set(ylabel=r"cosine with $\nabla L$", ylim=(0, 1.02))
+        axes[1, 0].set(ylabel=r"$\|\hat g\|\,/\,\|\nabla L\|$", ylim=(0.3, 20))
+    return figure
+
+
+def cosine_by_epsilon(table: pd.DataFrame) -> Figure:
+    """Cosine and norm ratio against ε for forward and two-sided differences."""
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(PAGE, 2.5), sharex=True)
+        for axis, quantity in zip(axes, ("cosine", "norm_ratio")):
+            for index, (differences, rows) in enumerate(table.groupby("differences", sort=False)):
+                _theory(axis, rows, "epsilon", quantity, COLOURS[index])
+                _points(axis, rows, "epsilon", quantity, differences, COLOURS[index], MARKERS[index])
+            _paper_epsilon(axis, table.loc[table.is_default, "epsilon"].iloc[0])
+            axis.set(xscale="log", xlabel=r"step $\varepsilon$")
+        axes[0].set(ylabel=r"cosine with $\nabla L$")
+        axes[0].legend()
+        axes[1].set(ylabel=r"$\|\hat g\|\,/\,\|\nabla L\|$", yscale="log", ylim=(0.5, 50))
+    return figure
+
+
+def norm_by_dimension(table: pd.DataFrame) -> Figure:
+    """Norm ratio under both factors, and the cosine, against d."""
+    labels = {"dimension": "factor $d$", "released": r"factor $1/\varepsilon$, as released"}
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(PAGE, 2.5), sharex=True)
+        for index, (factor, rows) in enumerate(table.groupby("factor", sort=False)):
+            _theory(axes[0], rows, "dimension", "norm_ratio", COLOURS[index])
+            _points(axes[0], rows, "dimension", "norm_ratio", labels[factor], COLOURS[index], MARKERS[index])
+        unbiased = table[table.factor == "dimension"]
+        _theory(axes[1], unbiased, "dimension", "cosine", COLOURS[0])
+        _points(axes[1], unbiased, "dimension", "cosine", "either factor", COLOURS[0])
+        for axis in axes:
+            axis.axvline(1000, color="0.4", linestyle=":", linewidth=1, label="$d = 1000$")
+            axis.set(xlabel="dimension $d = M D$")
+            _powers_of_two(axis, table.dimension)
+            axis.legend()
+        axes[0].set(ylabel=r"$\|\hat g\|\,/\,\|\nabla L\|$", ylim=(0, None))
+        axes[1].set(ylabel=r"cosine with $\nabla L$", ylim=(0, 1))
+    return figure
+
+
+def cosine_by_budget(table: pd.DataFrame) -> Figure:
+    """Forward against two-sided differences at equal cost, one panel per ε."""
+    epsilons = sorted(table.epsilon.unique())
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(epsilons), figsize=(PAGE, 2.2), sharey=True, squeeze=False)
+        for axis, epsilon in zip(axes[0], epsilons):
+            for index, (differences, rows) in enumerate(table[table.epsilon == epsilon].groupby("differences")):
+                _points(axis, rows, "budget", "cosine", differences, COLOURS[index], MARKERS[index], line="-")
+            axis.set(title=rf"$\varepsilon = {epsilon:.3g}$", xlabel="loss queries")
+            _powers_of_two(axis, table.budget)
+        axes[0, 0].set_ylabel(r"cosine with $\nabla L$")
+        axes[0, 0].legend()
+    return figure
+
+
+def cosine_by_precision(table: pd.DataFrame) -> Figure:
+    """Cosine against ε for services of different precision."""
+    with mpl.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(PAGE * 0.7, 2.5))
+        for index, (precision, rows) in enumerate(table.groupby("precision", sort=False)):
+            _points(axis, rows, "epsilon", "cosine", precision, COLOURS[index], MARKERS[index], line="-")
+        _paper_epsilon(axis, table.loc[table.is_default, "epsilon"].iloc[0])
+        axis.set(xscale="log", xlabel=r"step $\varepsilon$", ylabel=r"cosine with $\nabla L$")
+        figure.legend(loc="outside right center")
+    return figure
+
+
+def error_by_batch(table: pd.DataFrame) -> Figure:
+    """Squared error of a gradient, split into the batch's and the estimator's part."""
+    parts = {"batch_error": "batch", "estimator_error": "finite differences"}
+    with mpl.rc_context(STYLE):
+        counts = sorted(table.q.unique())
+        figure, axes = plt.subplots(1, len(counts), figsize=(PAGE, 2.3), sharey=True, squeeze=False)
+        for axis, q in zip(axes[0], counts):
+            means = table[table.q == q].groupby("batch_size").mean(numeric_only=True)
+            ticks, below = range(len(means)), 0.0
+            for colour, (part, label) in zip(COLOURS, parts.items()):
+                axis.bar(ticks, means[part], bottom=below, color=colour, width=0.6, label=label)
+                below = below + means[part]
+            theory = means.batch_error + means.expected_estimator_error
+            axis.plot(ticks, theory, color="black", marker="_", markersize=14, linestyle="", label="theory")
+            axis.plot(ticks, means.total_error, color="black", marker="x", linestyle="", label="total, measured")
+            axis.set_xticks(ticks, means.index)
+            axis.set(title=f"$q = {q}$", xlabel="images in the batch")
+            axis.grid(axis="x", visible=False)
+        axes[0, 0].set_ylabel(r"squared error $/\,\|\nabla L\|^2$")
+        axes[0, -1].legend()
+    return figure
+
+
+def landscape(table: pd.DataFrame) -> Figure:
+    """The loss along three directions; dashed, its tangents."""
+    with mpl.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(COLUMN * 1.2, 2.5))
+        for colour, (direction, rows) in zip(COLOURS, table.groupby("direction", sort=False)):
+            axis.plot(rows.distance, rows.loss, color=colour, marker="", label=direction)
+            axis.plot(rows.distance, rows.linear, color=colour, marker="", linestyle="--", linewidth=0.8)
+        margin = 0.1 * (table.loss.max() - table.loss.min())
+        axis.set_ylim(table.loss.min() - margin, table.loss.max() + margin)
+        axis.set(xlabel="distance along the direction", ylabel="loss")
+        axis.legend()
+    return figure
+
+
+def _theory(axis, rows, x, quantity, colour) -> None:
+    """The expected line, mean over repeats."""
+    theory = rows.groupby(x)[f"expected_{quantity}"].mean()
+    axis.plot(theory.index, theory, color=colour, marker="", linewidth=1)
+
+
+def _points(axis, rows, x, quantity, label, colour, marker="o", line="") -> None:
+    """Means (root mean squares of norms) with a band of one standard deviation."""
+    groups = rows.groupby(x)[quantity]
+    centre = groups.mean() if quantity == "cosine" else groups.apply(lambda v: (v**2).mean() ** 0.5)
+    spread = groups.std()
+    axis.plot(centre.index, centre, color=colour, marker=marker, linestyle=line, label=label)
+    low = centre - spread if quantity == "cosine" else (centre - spread).clip(lower=1e-3)
+    axis.fill_between(centre.index, low, centre + spread, color=colour, alpha=0.13, linewidth=0)
+
+
+def _paper_epsilon(axis, epsilon) -> None:
+    axis.axvline(epsilon, color="0.4", linestyle=":", linewidth=1, label="rule of the paper")
+
+
+def _powers_of_two(axis, values) -> None:
+    """A logarithmic x axis with a tick at every value."""
+    axis.set_xscale("log")
+    axis.set_xticks(sorted(values.unique()), sorted(values.unique()))
+    axis.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+
+
+FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
+    "gradient_cosine": cosine_by_queries,
+    "gradient_epsilon": cosine_by_epsilon,
+    "gradient_dimension": norm_by_dimension,
+    "gradient_budget": cosine_by_budget,
+    "gradient_precision": cosine_by_precision,
+    "gradient_batch": error_by_batch,
+    "gradient_landscape": landscape,
+}
