@@ -1,0 +1,74 @@
+"""Output-side adapters: small modules of the user's own, after the black box.
+
+They act on features that the box has already returned, so they are trained by
+ordinary backpropagation. An adapter maps raw (not normalised) image features
+(B, E) to a pair: unit-norm features (B, E), and logits (B, C) to be added to the
+similarity logits, or None.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class IdentityAdapter(nn.Module):
+    """Normalises the features and adds nothing: the model as it is served."""
+
+    def forward(self, raw: torch.Tensor):
+        return F.normalize(raw, dim=-1), None
+
+
+class ResidualAdapter(nn.Module):
+    """A bottleneck beside the identity: f' = normalise(r·A(f) + (1 − r)·f).
+
+    A is Linear(E → E/reduction), ReLU, Linear(E/reduction → E), ReLU, no biases,
+    on raw features (CLIP-Adapter, Gao et al., IJCV 2024; CBBT uses r = 0.2).
+
+    Args:
+        width: E. reduction: E/reduction hidden units, ≥ 1. ratio: r in [0, 1].
+        generator: CPU generator of the initial weights.
+    """
+
+    def __init__(self, width: int, reduction: int = 4, ratio: float = 0.2, *, generator: torch.Generator):
+        super().__init__()
+        if not 0 <= ratio <= 1:
+            raise ValueError(f"adapter ratio must lie in [0, 1], got {ratio}")
+        if not 1 <= reduction <= width:
+            raise ValueError(f"adapter reduction must lie in 1 … {width}, got {reduction}")
+        self.ratio = ratio
+        self.down = nn.Linear(width, width // reduction, bias=False)
+        self.up = nn.Linear(width // reduction, width, bias=False)
+        for layer in (self.down, self.up):
+            nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=generator)
+
+    def forward(self, raw: torch.Tensor):
+        adapted = F.relu(self.up(F.relu(self.down(raw))))
+        return F.normalize(self.ratio * adapted + (1 - self.ratio) * raw, dim=-1), None
+
+
+class CacheAdapter(nn.Module):
+    """A key-value cache of the support set: logits α·exp(−β(1 − f·Kᵀ))·L.
+
+    Keys K (n, E) are unit-norm support features, values L (n, C) their one-hot
+    labels (Tip-Adapter, Zhang et al., ECCV 2022). Frozen keys are the
+    training-free form; trained keys are Tip-Adapter-F.
+
+    Args:
+        keys: (n, E). labels: int64 (n,). n_classes: C.
+        alpha: weight of the cache, ≥ 0. beta: sharpness, > 0.
+    """
+
+    def __init__(self, keys: torch.Tensor, labels: torch.Tensor, n_classes: int, alpha: float = 1.0, beta: float = 1.0):
+        super().__init__()
+        if alpha < 0 or beta <= 0:
+            raise ValueError(f"a cache needs alpha ≥ 0 and beta > 0, got {alpha} and {beta}")
+        self.keys = nn.Parameter(F.normalize(keys, dim=-1))
+        self.register_buffer("values", F.one_hot(labels, n_classes).to(keys.dtype))
+        self.alpha, self.beta = alpha, beta
+
+    def forward(self, raw: torch.Tensor):
+        features = F.normalize(raw, dim=-1)
+        affinity = features @ self.keys.T
+        return features, self.alpha * (-self.beta * (1 - affinity)).exp() @ self.values

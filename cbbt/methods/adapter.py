@@ -1,0 +1,15 @@
+"""CBBT's adapter side alone: a residual adapter (CLIP-Adapter, Gao et al., IJCV 2024).
+
+The prompts stay at CBBT's initial context ("a <class>."), so that `adapter` and
+`cbbt` differ in prompt tuning and in nothing else.
+"""
+
+from cbbt.fitting import Fitted
+from cbbt.methods.start import residual_adapter, start_text
+from cbbt.tuning import tune
+
+
+def fit(box, support, config, session) -> Fitted:
+    adapter, optimizer = residual_adapter(box, config)
+    text = start_text(box, support, config)
+    return tune(box, support, config, session, adapter=adapter, adapter_optimizer=optimizer, text=text)

@@ -1,0 +1,23 @@
+"""CBBT (Guo et al., 2023): prompt and residual adapter, tuned together.
+
+Each step scores the perturbed prompts on the adapted features and trains the
+adapter against the current prompts, both from the same batch.
+"""
+
+from cbbt.fitting import Fitted
+from cbbt.methods.start import residual_adapter, start_context
+from cbbt.tuning import EstimatedGradient, tune
+
+
+def fit(box, support, config, session) -> Fitted:
+    adapter, optimizer = residual_adapter(box, config)
+    return tune(
+        box,
+        support,
+        config,
+        session,
+        adapter=adapter,
+        adapter_optimizer=optimizer,
+        context=start_context(box, support, config),
+        prompt_gradient=EstimatedGradient(box, support.class_names, config),
+    )

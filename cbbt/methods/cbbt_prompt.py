@@ -1,0 +1,18 @@
+"""CBBT's prompt side alone (Guo et al., 2023): the context by estimated gradients."""
+
+from cbbt.adapters import IdentityAdapter
+from cbbt.fitting import Fitted
+from cbbt.methods.start import start_context
+from cbbt.tuning import EstimatedGradient, tune
+
+
+def fit(box, support, config, session) -> Fitted:
+    return tune(
+        box,
+        support,
+        config,
+        session,
+        adapter=IdentityAdapter(),
+        context=start_context(box, support, config),
+        prompt_gradient=EstimatedGradient(box, support.class_names, config),
+    )

@@ -1,0 +1,98 @@
+"""Parameters of a notebook: what papermill may set, checked before work starts.
+
+Papermill injects any name it is given and only warns about unknown ones. A
+notebook of this kit calls `read_parameters(globals())` in the cell after its
+parameters: a name that the parameters cell does not declare, or a value of
+another type than its annotation, stops the notebook with the valid choices.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from pathlib import Path
+from types import SimpleNamespace
+
+import yaml
+
+INJECTED = "# Parameters"  # first line of the cell that papermill injects
+TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
+
+
+def read_parameters(namespace: dict) -> SimpleNamespace:
+    """The notebook's parameters, checked, as a namespace.
+
+    Args:
+        namespace: the notebook's `globals()`; its `In` holds the cells run so far.
+
+    The declared names are those of the last cell run that holds nothing but
+    annotated assignments. As papermill's command line passes text, a list may be
+    given as "a, b" and a dict as "a: 1, b: 2".
+    Raises NameError for an unknown name, TypeError for a value of another type.
+    """
+    declared: dict[str, str] = {}
+    injected: list[str] = []
+    for source in namespace["In"]:
+        if source.lstrip().startswith(INJECTED):
+            injected = _assigned(source)
+        elif annotations := _annotated(source):
+            declared, injected = annotations, []
+    if not declared:  # runners that keep no history, as nbval, leave `In` empty
+        declared = {name: _text(kind) for name, kind in namespace.get("__annotations__", {}).items()}
+    if not declared:
+        raise NameError("no parameters cell has been run: run the cells above this one first")
+    for name in injected:
+        if name not in declared:
+            near = difflib.get_close_matches(name, declared, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise NameError(f"unknown parameter {name!r}: {hint}the parameters are {', '.join(declared)}")
+    return SimpleNamespace(**{name: _checked(name, namespace[name], declared[name]) for name in declared})
+
+
+def _checked(name: str, value, annotation: str):
+    optional = annotation.endswith("| None")
+    kind = TYPES[annotation.split("[")[0].removesuffix("| None").strip()]
+    if optional and value is None:
+        return value
+    if kind is dict and isinstance(value, str):
+        value = yaml.safe_load("{" + value + "}")
+    if kind is list and not isinstance(value, list):
+        value = [_literal(part) for part in value.split(",")] if isinstance(value, str) else [value]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"parameter {name} must be {annotation}, got {value!r}")
+    return value
+
+
+def _text(annotation) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+
+
+def _literal(text: str):
+    """A number if it reads as one, else the text itself."""
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError):
+        return text.strip()
+
+
+def _annotated(source: str) -> dict[str, str]:
+    """name → annotation, if the cell is annotated assignments and nothing else."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:  # a cell with magics
+        return {}
+    if not body or not all(isinstance(line, ast.AnnAssign) for line in body):
+        return {}
+    return {line.target.id: ast.unparse(line.annotation) for line in body}
+
+
+def _assigned(source: str) -> list[str]:
+    lines = ast.parse(source).body
+    return [target.id for line in lines if isinstance(line, ast.Assign) for target in line.targets]
+
+
+def project_root() -> Path:
+    """The folder that holds `notebooks/` and `figures/`, whatever the working directory."""
+    return Path(__file__).resolve().parent.parent
