@@ -1,0 +1,131 @@
+"""Figures that compare methods: gains, choices of the epoch, paired differences.
+
+As in `cbbt.plots`: a tidy table of runs in, a matplotlib figure out, and every
+seed is shown as a point beside its mean. Errors are those of `cbbt.tables`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from cbbt.figure_style import COLUMN, STYLE
+from cbbt.plots import look, of_methods, short_name
+from cbbt.tables import SCORE, dataset_order, difference_table, differences, label, mean_over_datasets, require, scores
+
+SELECTIONS = {  # column of the table of runs → what it selects by, marker
+    "test_accuracy": ("last step (reported)", "o"),
+    "test_accuracy_best_val": ("best on validation", "D"),
+    "test_accuracy_official_selection": ("best on test, as the official code does;\nfor comparison only", "X"),
+}
+
+
+@mpl.rc_context(STYLE)
+def gain_over_zero_shot(runs: pd.DataFrame, shots: int, methods: list[str] | tuple[str, ...] = ("cbbt",)) -> Figure:
+    """Points of test accuracy gained over zero-shot: bars are means, dots are seeds.
+
+    Data sets are sorted by the gain of the first method; the last row is the mean
+    over data sets. Needs zero-shot runs, and columns dataset, backbone, method,
+    shots, seed, test_accuracy.
+    """
+    gains = {method: differences(runs, method, "zero_shot", shots) for method in methods}
+    first = gains[methods[0]].groupby("dataset").difference.mean()
+    order = [*first.sort_values(ascending=False).index, "mean"]
+    height = 0.8 / len(methods)
+    figure = Figure(figsize=(COLUMN, 0.75 + len(order) * (0.08 + 0.17 * len(methods))))
+    ax = figure.subplots()
+    for index, (method, table) in enumerate(gains.items()):
+        wide = table.pivot(index="seed", columns="dataset", values="difference").reindex(columns=order[:-1])
+        wide["mean"] = wide.mean(axis=1, skipna=False)
+        rows = np.arange(len(order)) + (index - (len(methods) - 1) / 2) * height
+        ax.barh(rows, wide.mean(), 0.86 * height, color=look(method)[0], alpha=0.45, label=label(method))
+        for values in wide.to_numpy():
+            ax.plot(values, rows, linestyle="none", marker="o", markersize=2.6, color=look(method)[0], mec="white", mew=0.3)
+        for row, gain in zip(rows, wide.mean()):
+            text = "" if math.isnan(gain) else f"{gain:+.1f}"
+            ax.text(1.01, row, text, transform=ax.get_yaxis_transform(), va="center", fontsize=6.5)
+    ax.set_axisbelow(True)
+    ax.axvline(0, color="black", linewidth=0.8)
+    ax.axhline(len(order) - 1.5, color="black", linewidth=0.5)
+    ax.set_yticks(range(len(order)), labels=[short_name(name) for name in order])
+    ax.set_ylim(len(order) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel(f"gain over zero-shot (points), {shots} shots; dots: seeds")
+    if len(methods) > 1:
+        figure.legend(loc="outside upper center", ncols=2)
+    else:
+        ax.set_title(label(methods[0]))
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def selection_comparison(runs: pd.DataFrame, shots: int, methods: list[str] | None = None) -> Figure:
+    """What the choice of the epoch is worth: last step, best on validation, best on test.
+
+    Accuracy is the mean over data sets; large marks are means over seeds, small
+    dots the seeds. Methods without epochs, or without a seed that has every data
+    set, are left out. Needs columns dataset, backbone, method, shots, seed and the
+    three test_accuracy columns.
+    """
+    require(runs, list(SELECTIONS))
+    tuned = of_methods(runs, methods).dropna(subset=list(SELECTIONS))
+    means = {column: mean_over_datasets(scores(tuned, shots, column)) for column in SELECTIONS}
+    drawn = [method for method in means[SCORE] if means[SCORE][method].notna().any()]
+    if not drawn:
+        raise ValueError(f"no method has a seed with every data set for shots={shots}")
+    figure = Figure(figsize=(COLUMN, 1.5 + 0.36 * len(drawn)))
+    ax = figure.subplots()
+    for offset, (column, (_, marker)) in zip((-0.24, 0.0, 0.24), SELECTIONS.items()):
+        for row, method in enumerate(drawn):
+            values, colour = means[column][method].dropna(), look(method)[0]
+            ax.plot(values, [row + offset] * len(values), linestyle="none", marker=".", markersize=3, color=colour, alpha=0.6)
+            face = "white" if column == "test_accuracy_official_selection" else colour
+            ax.plot(values.mean(), row + offset, marker=marker, markersize=5.5, color=colour, markerfacecolor=face)
+    for row in range(len(drawn) - 1):
+        ax.axhline(row + 0.5, color="#E5E5E5", linewidth=0.6)
+    ax.set_yticks(range(len(drawn)), labels=[label(method) for method in drawn])
+    ax.set_ylim(len(drawn) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+    datasets = len(dataset_order(tuned[tuned.shots == shots]))
+    ax.set_xlabel(f"test accuracy (%), {shots} shots" + (f"\nmean of {datasets} data sets" if datasets > 1 else ""))
+    faces = ("black", "black", "white")
+    handles = [
+        Line2D([], [], linestyle="none", color="black", markerfacecolor=face, marker=marker, markersize=5, label=text)
+        for face, (text, marker) in zip(faces, SELECTIONS.values())
+    ]
+    figure.legend(handles=handles, loc="outside lower left", title="epoch (small dots: seeds)", title_fontsize=7, alignment="left")
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def paired_differences(runs: pd.DataFrame, shots: int, method: str = "cbbt", baseline: str = "adapter") -> Figure:
+    """`method` minus `baseline` on the same data set and seed, every pair a dot.
+
+    Diamonds and bars: mean and 95 % t interval, per data set and over all pairs
+    (see `cbbt.tables.difference_table`). An interval across zero is no finding.
+    Needs columns dataset, backbone, method, shots, seed, test_accuracy.
+    """
+    pairs = differences(runs, method, baseline, shots)
+    table = difference_table(runs, method, baseline, shots)
+    figure = Figure(figsize=(COLUMN, 0.85 + 0.26 * len(table)))
+    ax = figure.subplots()
+    colour = look(method)[0]
+    for row, (name, line) in enumerate(table.iterrows()):
+        values = (pairs if name == "all pairs" else pairs[pairs.dataset == name]).difference
+        ax.plot(values, [row + 0.17] * len(values), linestyle="none", marker="o", markersize=3, color=colour, alpha=0.55, mew=0)
+        if pd.notna(line.low):
+            ax.plot([line.low, line.high], [row - 0.12] * 2, marker="|", markersize=4, color="black", linewidth=1.1)
+        ax.plot(line["mean"], row - 0.12, marker="D", markersize=4, color="black", markerfacecolor=colour)
+    ax.axvline(0, color="black", linewidth=0.8, linestyle="--")
+    ax.axhline(len(table) - 1.5, color="black", linewidth=0.5)
+    ax.set_yticks(range(len(table)), labels=[f"{short_name(name)} ({n})" for name, n in table.n.items()])
+    ax.set_ylim(len(table) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+    ax.set_title(f"{label(method)} − {label(baseline)}, {shots} shots")
+    ax.set_xlabel("difference in test accuracy (points)\ndots: pairs; bars: 95 % t interval")
+    return figure

@@ -1,0 +1,237 @@
+"""The paper's figures: one function each, a tidy table in, a matplotlib figure out.
+
+Nothing here knows a model or a data set: `runs` is `cbbt.runs_table` (or
+figures/data/runs.csv), `curves` is `cbbt.curves_table` (figures/data/curves.csv).
+A method has the same colour and marker in every figure. Bands and error bars are
+sample standard deviations over seeds unless a figure says otherwise; with one
+seed there is none. Every function raises ValueError for a missing column, for
+mixed backbones, or for two rows of one run (see `cbbt.tables.require`).
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
+
+from cbbt.figure_style import COLOURS, COLUMN, MARKERS, PAGE, STYLE
+from cbbt.tables import RUN, SCORE, dataset_order, label, method_order, require
+
+LOOK = {  # method → colour, marker
+    "cbbt": ("#D55E00", "o"),
+    "adapter": ("#0072B2", "s"),
+    "cbbt_prompt": ("#E69F00", "^"),
+    "coop": ("#000000", "X"),
+    "tip_adapter": ("#56B4E9", "v"),
+    "tip_adapter_f": ("#009E73", "P"),
+    "cbbt_tip": ("#CC79A7", "D"),
+    "cbbt_plus": ("#7A1F00", "*"),
+    "cbbt_plus_prompt": ("#7A5C00", "<"),
+    "zero_shot": ("#8C8C8C", ""),
+}
+CURVES = {  # column of the table of curves → title of its panel
+    "train_loss": "training loss",
+    "val_accuracy": "validation accuracy (%)",
+    "test_accuracy": "test accuracy (%), never chosen on",
+    "class_prompts": "class prompts encoded",
+}
+
+
+@mpl.rc_context(STYLE)
+def accuracy_against_shots(runs: pd.DataFrame, methods: list[str] | None = None) -> Figure:
+    """Test accuracy against shots per class: a panel per data set, and one for their mean.
+
+    Lines are means over seeds, bands ± one standard deviation, zero-shot a dashed
+    line. The mean panel holds only seeds that have every data set. Needs columns
+    dataset, backbone, method, shots, seed, test_accuracy.
+    """
+    require(runs, [SCORE])
+    tuned = of_methods(runs, methods)
+    zero_shot = runs[runs.method == "zero_shot"].groupby("dataset")[SCORE].mean()
+    datasets = dataset_order(tuned)
+    wide = tuned.pivot(index=["method", "shots", "seed"], columns="dataset", values=SCORE)[datasets]
+    titles = {name: short_name(name) for name in datasets}
+    if len(datasets) > 1:
+        wide["mean"] = wide[datasets].mean(axis=1, skipna=False)
+        zero_shot["mean"] = zero_shot.reindex(datasets).mean(skipna=False)
+        titles["mean"] = f"mean of {len(datasets)} data sets"
+    drawn = method_order(tuned.method)
+    figure, axes, spare = _panels(len(titles), "shots per class")
+    for ax, (column, title) in zip(axes, titles.items()):
+        table = wide[column].dropna().reset_index()
+        for method in drawn:
+            _line(ax, table[table.method == method], "shots", column, method)
+        if pd.notna(zero_shot.get(column)):
+            ax.axhline(zero_shot[column], color=LOOK["zero_shot"][0], linestyle="--", zorder=1)
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(sorted(set(tuned.shots)), labels=[str(shots) for shots in sorted(set(tuned.shots))])
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set_title(title, fontweight="bold" if column == "mean" else "normal")
+    handles = [_handle(method) for method in drawn]
+    if len(zero_shot):
+        handles.insert(0, Line2D([], [], color=LOOK["zero_shot"][0], linestyle="--", label=label("zero_shot")))
+    _legend(figure, spare, handles, _band_note(tuned))
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def accuracy_against_queries(curves: pd.DataFrame, shots: int, methods: list[str] | None = None) -> Figure:
+    """Test accuracy during the fit against class prompts encoded, a panel per data set.
+
+    Lines are means over seeds, bands ± one standard deviation. A method that asks
+    no prompts while it trains is a dotted line at its last accuracy. Needs columns
+    dataset, backbone, method, shots, seed, epoch, test_accuracy, class_prompts.
+    """
+    require(curves, [SCORE, "class_prompts"], [*RUN, "epoch"])
+    chosen = _at_shots(of_methods(curves, methods), shots)
+    datasets, drawn = dataset_order(chosen), method_order(chosen.method)
+    asking = [method for method in drawn if _asks(chosen[chosen.method == method])]
+    figure, axes, spare = _panels(len(datasets), "class prompts encoded")
+    for ax, name in zip(axes, datasets):
+        for method in drawn:
+            table = chosen[(chosen.dataset == name) & (chosen.method == method)]
+            if method in asking:
+                _line(ax, table, "class_prompts", SCORE, method, dense=True)
+            elif len(table):
+                last = table[table.epoch == table.epoch.max()][SCORE].mean()
+                colour, marker = look(method)
+                ax.axhline(last, color=colour, linestyle=":", zorder=1)
+                place = 0.04 + 0.08 * (drawn.index(method) % 3)
+                ax.plot(place, last, color=colour, marker=marker, mec="white", mew=0.4, transform=ax.get_yaxis_transform())
+        ax.set_xscale("log")
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set_title(short_name(name))
+    handles = [_handle(method, "-" if method in asking else ":") for method in drawn]
+    dotted = "" if len(asking) == len(drawn) else "; dotted: asks no prompts while training"
+    _legend(figure, spare, handles, f"{_band_note(chosen)}{dotted}")
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def training_curves(
+    curves: pd.DataFrame, dataset: str, shots: int | None = None, methods: list[str] | None = None
+) -> Figure:
+    """One data set's fits against steps: loss, validation and test accuracy, queries.
+
+    Lines are means over seeds, bands ± one standard deviation; an accuracy the
+    table does not have gets no panel. `shots` may be left out if the table holds
+    one number only. Needs columns dataset, backbone, method, shots, seed, epoch,
+    step, train_loss, class_prompts.
+    """
+    require(curves, ["step", "train_loss", "class_prompts"], [*RUN, "epoch"])
+    chosen = curves[curves.dataset == dataset]
+    if chosen.empty:
+        raise ValueError(f"no curve of {dataset!r}; the table has {', '.join(dataset_order(curves))}")
+    chosen = of_methods(chosen, methods)
+    if shots is None and len(set(chosen.shots)) > 1:
+        raise ValueError(f"the table has shots {', '.join(map(str, sorted(set(chosen.shots))))}: choose one")
+    chosen = chosen if shots is None else _at_shots(chosen, shots)
+    panels = {column: title for column, title in CURVES.items() if column in chosen and chosen[column].notna().any()}
+    drawn = method_order(chosen.method)
+    figure = Figure(figsize=(PAGE, 4.2))
+    axes = figure.subplots(2, 2, sharex=True).flat
+    for ax, (column, title) in zip(axes, panels.items()):
+        for method in drawn:
+            table = chosen[chosen.method == method].dropna(subset=[column])
+            _line(ax, table[table[column] > 0] if column == "class_prompts" else table, "step", column, method, dense=True)
+        ax.set_title(title)
+    axes[list(panels).index("class_prompts")].set_yscale("log")
+    for ax in axes[len(panels) :]:
+        ax.set_axis_off()
+    for ax in axes[2:4]:
+        ax.set_xlabel("step")
+    title = f"{short_name(dataset)}, {chosen.shots.iloc[0]} shots: {_band_note(chosen)}"
+    _legend(figure, [], [_handle(method) for method in drawn], title)
+    return figure
+
+
+# ---- parts -------------------------------------------------------------------
+
+
+def look(method: str) -> tuple[str, str]:
+    """Colour and marker; a method of your own gets one by its name."""
+    number = sum(method.encode())
+    return LOOK.get(method, (COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]))
+
+
+def short_name(dataset: str) -> str:
+    return Path(dataset).name
+
+
+def of_methods(table: pd.DataFrame, methods: list[str] | None) -> pd.DataFrame:
+    """The rows of these methods, or of all but zero-shot."""
+    present = method_order(table.method)
+    wanted = [method for method in present if method != "zero_shot"] if methods is None else list(methods)
+    for method in wanted:
+        if method not in present:
+            raise ValueError(f"no row of method {method!r}; the table has {', '.join(present)}")
+    if not wanted:
+        raise ValueError("the table has zero-shot rows alone: there is no tuned method to draw")
+    return table[table.method.isin(wanted)]
+
+
+def _at_shots(table: pd.DataFrame, shots: int) -> pd.DataFrame:
+    if shots not in set(table.shots):
+        raise ValueError(f"no row has shots={shots}; the table has {', '.join(map(str, sorted(set(table.shots))))}")
+    return table[table.shots == shots]
+
+
+def _asks(table: pd.DataFrame) -> bool:
+    """Whether class prompts are encoded while the method trains."""
+    return (table.groupby(["dataset", "seed"]).class_prompts.nunique() > 1).any()
+
+
+def _line(ax, table: pd.DataFrame, x: str, y: str, method: str, dense: bool = False) -> None:
+    """Mean of y over seeds at each x, with a band of ± one sd.
+
+    A dense line has a marker at every fifth of the panel, where each method starts
+    at a place of its own, so that lines on top of each other are still seen.
+    """
+    colour, marker = look(method)
+    over_seeds = table.groupby(x)[y].agg(["mean", "std"])
+    marks = (0.03 * (1 + method_order({*LOOK, method}).index(method)), 0.25) if dense else None
+    ax.plot(over_seeds.index, over_seeds["mean"], color=colour, marker=marker, markevery=marks, mec="white", mew=0.4)
+    band = over_seeds.dropna()
+    ax.fill_between(band.index, band["mean"] - band["std"], band["mean"] + band["std"], color=colour, alpha=0.15, linewidth=0)
+
+
+def _panels(n: int, xlabel: str):
+    """A page-wide figure with n panels of accuracies, and the axes that are left over."""
+    columns = min(n, 3 if n <= 6 else 4)
+    rows = math.ceil(n / columns)
+    width = PAGE if columns > 1 else COLUMN
+    figure = Figure(figsize=(width, (1.65 if columns > 1 else 2.3) * rows + 0.55))
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for index, ax in enumerate(axes[:n]):
+        ax.yaxis.set_major_locator(MaxNLocator(5))
+        if index % columns == 0:
+            ax.set_ylabel("test accuracy (%)")
+        if index + columns >= n:
+            ax.set_xlabel(xlabel)
+    for ax in axes[n:]:
+        ax.set_axis_off()
+    return figure, axes[:n], axes[n:]
+
+
+def _handle(method: str, linestyle: str = "-") -> Line2D:
+    colour, marker = look(method)
+    return Line2D([], [], color=colour, marker=marker, linestyle=linestyle, label=label(method))
+
+
+def _band_note(table: pd.DataFrame) -> str:
+    seeds = table.seed.nunique()
+    return f"mean ± sd over {seeds} seeds" if seeds > 1 else "one seed"
+
+
+def _legend(figure: Figure, spare: list, handles: list, note: str) -> None:
+    """One legend: in a panel left over, or below the panels."""
+    if spare:
+        spare[0].legend(handles=handles, loc="center", title=note.replace("; ", "\n"), title_fontsize=7)
+    else:
+        columns = 4 if figure.get_figwidth() > COLUMN else 2
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=note, title_fontsize=7)
