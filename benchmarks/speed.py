@@ -1,0 +1,243 @@
+"""How fast prompts are encoded and a step is made, against the arithmetic.
+
+    python benchmarks/speed.py [--backbones RN50 ViT-B-16] [--classes 10 100 1000]
+        [--contexts 1 4 16] [--directions 64] [--repeats 3] [--device cpu] [--out figures/data]
+
+Random weights: speed does not depend on their values. Every ratio is between
+medians measured in this one run, alternating, after a warm-up. Writes
+`speed_text.csv`, `speed_step.csv` and `speed_scaling.csv` and prints them.
+
+- *padded* is open_clip's own `encode_text` path at the full 77 tokens.
+- *cut* is the same path cut right after the last end-of-text token.
+- *tower* is `cbbt.text_tower`.
+- *share of matmul* is the tower's necessary multiply-adds per second over the
+  rate of a plain matrix product of the tower's own shapes, timed in this run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from cbbt.estimators import default_epsilon, estimate_gradient
+from cbbt.models import load_model
+from cbbt.text_tower import TextTower
+
+EUROSAT = [
+    "Annual Crop Land", "Forest", "Herbaceous Vegetation Land", "Highway or Road", "Industrial Buildings",
+    "Pasture Land", "Permanent Crop Land", "Residential Buildings", "River", "Sea or Lake",
+]  # fmt: skip
+
+
+def class_names(count: int) -> list[str]:
+    """EuroSAT's ten names, repeated with the lengths that they have."""
+    return [EUROSAT[i % len(EUROSAT)] for i in range(count)]
+
+
+def clock(calls: dict, repeats: int, device: torch.device) -> dict[str, float]:
+    """Median seconds of each call, the calls taking turns."""
+    times = {name: [] for name in calls}
+    for turn in range(repeats + 1):  # the first turn warms up
+        for name, call in calls.items():
+            begun = time.perf_counter()
+            call()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if turn:
+                times[name].append(time.perf_counter() - begun)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def necessary_operations(tower: TextTower, contexts: int, length: int, names: list[str]) -> float:
+    """Multiply-adds × 2 that the features need: each distinct token once, the last layer where it is read."""
+    width = tower.context_dim
+    blocks = tower.text.transformer.resblocks
+    layers, hidden = len(blocks), blocks[0].mlp.c_fc.out_features
+    total = 0.0
+    shared = 1 + contexts * length  # [SOS] once, each context once for all its classes
+    own = [len(tower.token_ids(name)) + len(tower.stop) + 1 for name in names]
+    tokens = shared + contexts * sum(own)
+    prompts = contexts * len(names)
+    token_cost = 2 * (4 * width * width + 2 * width * hidden)
+    total += (layers - 1) * tokens * token_cost
+    total += tokens * 2 * 2 * width * width + prompts * 2 * (2 * width * width + 2 * width * hidden)
+    seen = contexts * sum(n * (1 + length) + n * (n + 1) / 2 for n in own) + contexts * length * (length + 3) / 2
+    total += (layers - 1) * seen * 4 * width
+    total += prompts * tower.text.text_projection.numel() * 2
+    return total
+
+
+def matmul_rate(tower: TextTower, tokens: int, repeats: int, device) -> float:
+    """Operations per second of the MLP's first product on as many tokens as one chunk holds."""
+    block = tower.text.transformer.resblocks[0].mlp.c_fc
+    rows = torch.randn(min(tokens, tower.max_tokens), tower.context_dim, device=device)
+    seconds = clock({"matmul": lambda: F.linear(rows, block.weight)}, 5 * repeats, device)["matmul"]
+    return 2 * len(rows) * block.weight.numel() / seconds
+
+
+def padded(tower, contexts, names, length=None):
+    """open_clip's path, one padded prompt each, all contexts with all classes in one call."""
+    tower.causal = False
+    try:
+        if length is None:
+            return tower.encode(contexts, names)
+        full = tower.text.positional_embedding, tower.text.attn_mask
+        tower.text.positional_embedding = torch.nn.Parameter(full[0][:length], requires_grad=False)
+        tower.text.attn_mask = full[1][:length, :length]
+        tokenizer, tower.tokenizer = tower.tokenizer, lambda texts: tokenizer(texts)[:, :length]
+        tower.tokenizer.sot_token_id, tower.tokenizer.eot_token_id = tokenizer.sot_token_id, tokenizer.eot_token_id
+        try:
+            return tower.encode(contexts, names)
+        finally:
+            tower.text.positional_embedding, tower.text.attn_mask = full
+            tower.tokenizer = tokenizer
+    finally:
+        tower.causal = True
+
+
+def text_table(backbones, classes, lengths, directions, repeats, device) -> pd.DataFrame:
+    rows = []
+    for backbone in backbones:
+        loaded = load_model(backbone, None, device)
+        tower = TextTower(loaded.model, loaded.tokenizer)
+        for count in classes:
+            names = class_names(count)
+            for length in lengths:
+                contexts = 0.02 * torch.randn(directions, length, tower.context_dim, device=device)
+                few = contexts[: max(1, 20 // count)]  # the padded path is too slow for all
+                few_names = names[: 20 * len(few)]
+                longest = max(len(tower.token_ids(name)) for name in few_names)
+                seconds = clock(
+                    {
+                        "padded": lambda: padded(tower, few, few_names),
+                        "cut": lambda: padded(tower, few, few_names, length + longest + 3),
+                        "tower": lambda: tower.encode(contexts, names),
+                    },
+                    repeats,
+                    device,
+                )
+                difference = (padded(tower, few, few_names) - tower.encode(few, few_names)).abs().max().item()
+                prompts, few_prompts = len(contexts) * count, len(few) * len(few_names)
+                operations = necessary_operations(tower, len(contexts), length, names)
+                rate = matmul_rate(tower, prompts * 4, repeats, device)
+                rows.append(
+                    {
+                        "backbone": backbone,
+                        "classes": count,
+                        "context_length": length,
+                        "contexts": directions,
+                        "prompts_per_second": round(prompts / seconds["tower"]),
+                        "over_padded": round(seconds["padded"] / few_prompts * prompts / seconds["tower"], 1),
+                        "over_cut": round(seconds["cut"] / few_prompts * prompts / seconds["tower"], 1),
+                        "largest_difference": float(f"{difference:.1e}"),
+                        "gigaflops": round(operations / seconds["tower"] / 1e9),
+                        "share_of_matmul": round(operations / seconds["tower"] / rate, 2),
+                        "peak_memory_gb": round(peak_memory(device), 2),
+                    }
+                )
+                print(rows[-1], flush=True)
+    return pd.DataFrame(rows)
+
+
+def peak_memory(device) -> float:
+    """Largest memory so far, GB: the GPU's, or this process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def step_table(backbone, directions, repeats, device) -> pd.DataFrame:
+    """One estimate of the prompt's gradient: this package against a loop like the released one."""
+    loaded = load_model(backbone, None, device)
+    tower = TextTower(loaded.model, loaded.tokenizer)
+    names, scale = class_names(10), float(loaded.model.logit_scale.exp())
+    images = F.normalize(torch.randn(32, loaded.model.visual.output_dim, device=device), dim=-1)
+    labels = torch.arange(32, device=device) % 10
+    context = 0.02 * torch.randn(1, tower.context_dim, device=device)
+
+    def ours():
+        def loss(contexts):
+            text = tower.encode(contexts, names)
+            logits = scale * torch.einsum("be,nce->nbc", images, text)
+            return F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(text)), reduction="none").view(len(text), -1).mean(1)
+
+        return estimate_gradient(loss, context, q=directions, generator=torch.Generator().manual_seed(0)).gradient
+
+    def released():
+        """Padded prompts, 6000 texts a chunk, a Python loop over directions for losses and sums."""
+        generator, epsilon = torch.Generator().manual_seed(0), default_epsilon(context.numel())
+
+        def cross_entropy(text):
+            return F.cross_entropy(scale * images @ text.T, labels)
+
+        base = cross_entropy(padded(tower, context[None], names)[0])
+        probes = torch.randn(directions, context.numel(), generator=generator)
+        probes = (probes / probes.norm(dim=1, keepdim=True)).to(device)
+        total = torch.zeros_like(context)
+        for chunk in probes.split(6000 // len(names)):
+            texts = padded(tower, context + epsilon * chunk[:, None], names)
+            for probe, text in zip(chunk, texts):
+                total += (cross_entropy(text) - base) / epsilon * probe
+        return total / epsilon / directions
+
+    with torch.no_grad():
+        seconds = clock({"ours": ours, "released": released}, repeats, device)
+        cosine = F.cosine_similarity(ours().flatten(), released().flatten(), dim=0).item()
+    return pd.DataFrame(
+        [{"backbone": backbone, "classes": 10, "directions": directions, "seconds": round(seconds["ours"], 3),
+          "seconds_released_loop": round(seconds["released"], 3),
+          "ratio": round(seconds["released"] / seconds["ours"], 1), "cosine_of_estimates": round(cosine, 5)}]
+    )  # fmt: skip
+
+
+def scaling_table(backbone, repeats, device) -> pd.DataFrame:
+    """Seconds as one of directions, classes, context length grows, the others fixed."""
+    loaded = load_model(backbone, None, device)
+    tower = TextTower(loaded.model, loaded.tokenizer)
+    base = {"directions": 16, "classes": 10, "context_length": 1}
+    rows = []
+    for axis, values in (("directions", (4, 16, 64)), ("classes", (10, 40, 160)), ("context_length", (1, 4, 16))):
+        for value in values:
+            setting = base | {axis: value}
+            contexts = 0.02 * torch.randn(setting["directions"], setting["context_length"], tower.context_dim, device=device)
+            names = class_names(setting["classes"])
+            seconds = clock({"tower": lambda: tower.encode(contexts, names)}, repeats, device)["tower"]
+            rows.append({"axis": axis, **setting, "seconds": round(seconds, 4)})
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbones", nargs="+", default=["RN50", "ViT-B-16"])
+    parser.add_argument("--classes", nargs="+", type=int, default=[10, 100, 1000])
+    parser.add_argument("--contexts", nargs="+", type=int, default=[1, 4, 16], help="context lengths M")
+    parser.add_argument("--directions", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=Path("figures/data"))
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        tables = {
+            "speed_step": step_table(options.backbones[0], 16, options.repeats, device),
+            "speed_scaling": scaling_table(options.backbones[0], options.repeats, device),
+            "speed_text": text_table(
+                options.backbones, options.classes, options.contexts, options.directions, options.repeats, device
+            ),
+        }
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.to_csv(options.out / f"{name}.csv", index=False)
+        print(f"\n{name}\n{table.to_string(index=False)}")
+
+
+if __name__ == "__main__":
+    main()
