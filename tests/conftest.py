@@ -1,0 +1,50 @@
+"""A CLIP small enough for unit tests, with random weights and the real tokenizer."""
+
+import open_clip
+import pytest
+import torch
+from open_clip.transform import PreprocessCfg
+
+from cbbt.blackbox import BlackBox, WhiteBox
+from cbbt.models import LoadedModel
+
+TEXT = dict(context_length=32, vocab_size=49408, width=32, heads=4, layers=3)
+VISION = dict(image_size=16, layers=1, width=32, head_width=16, patch_size=8)
+
+
+def tiny_model(custom_text: bool = False, quick_gelu: bool = False, **text):
+    """A frozen random CLIP (or CustomTextCLIP) of width 32."""
+    kind = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = kind(embed_dim=24, vision_cfg=VISION, text_cfg=TEXT | text, quick_gelu=quick_gelu)
+        # The usual initialisation is so small that prompts hardly differ.
+        for parameter in model.parameters():
+            parameter.data += 0.05 * torch.randn(parameter.shape)
+    return model.eval().requires_grad_(False)
+
+
+def tiny_loaded(**options) -> LoadedModel:
+    tokenizer = open_clip.tokenizer.SimpleTokenizer(context_length=TEXT["context_length"])
+    config = dict(PreprocessCfg(size=16).__dict__)
+    return LoadedModel("tiny", tiny_model(**options), tokenizer, config)
+
+
+@pytest.fixture
+def loaded() -> LoadedModel:
+    return tiny_loaded()
+
+
+@pytest.fixture
+def box(loaded) -> BlackBox:
+    return BlackBox(loaded, torch.device("cpu"))
+
+
+@pytest.fixture
+def white_box(loaded) -> WhiteBox:
+    return WhiteBox(loaded, torch.device("cpu"))
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)

@@ -1,0 +1,130 @@
+"""Runs and records: checked settings, complete records, and kills that change nothing."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import cbbt
+from cbbt.experiment import RECORD
+
+QUICK = {"dataset": "digits", "shots": 2, "epochs": 3, "q": 8, "views": 2}
+# What a kill may change: how long it took and what had to be asked again.
+EPHEMERAL = ("seconds", "repeated_queries")
+
+
+def lasting(record: dict) -> dict:
+    return {key: value for key, value in record.items() if key not in EPHEMERAL}
+
+
+@pytest.mark.parametrize("settings, error, message", [
+    ({"method": "cbtt"}, ValueError, "method='cbtt' is unknown, choose from zero_shot"),
+    ({"position": "left"}, ValueError, "end, middle, front"),
+    ({"shots": -1}, ValueError, "shots must be at least 0"),
+    ({"shots": 0}, ValueError, "'cbbt' needs shots ≥ 1"),
+    ({"shots": 2.5}, TypeError, "shots must be int, got 2.5"),
+    ({"q": True}, TypeError, "q must be int"),
+    ({"epsilon": -1.0}, ValueError, "epsilon must be positive or None"),
+    ({"adapter_ratio": 1.5}, ValueError, r"\[0, 1\], got 1.5"),
+    ({"prompt_lr": 0}, ValueError, "prompt_lr must be positive"),
+    ({"augmentation": "auto"}, ValueError, "cbbt, crop, none"),
+])
+def test_wrong_settings_are_named(settings, error, message):
+    with pytest.raises(error, match=message):
+        cbbt.RunConfig("digits", **settings)
+
+
+def test_unknown_settings_name_the_nearest():
+    with pytest.raises(ValueError, match="unknown setting 'epoch'; nearest: epochs"):
+        cbbt.RunConfig.from_dict({"dataset": "digits", "epoch": 3})
+
+
+def test_an_unknown_dataset_is_refused_with_the_choices():
+    with pytest.raises(ValueError, match="digits"):
+        cbbt.run(cbbt.RunConfig("digit"))
+
+
+def test_run_id_depends_on_every_setting_and_on_nothing_else():
+    base = cbbt.RunConfig("digits")
+    assert base.run_id == cbbt.RunConfig("digits").run_id
+    changed = {dataclasses.replace(base, **change).run_id for change in
+               ({"q": 65}, {"seed": 2}, {"epsilon": 0.1}, {"judge": "validation"}, {"position": "front"})}
+    assert len(changed | {base.run_id}) == 6
+    assert cbbt.RunConfig("digits", prompt_lr=1).run_id == cbbt.RunConfig("digits", prompt_lr=1.0).run_id
+
+
+def test_a_record_is_complete_and_read_back(tmp_path):
+    config = cbbt.RunConfig(**QUICK)
+    record = cbbt.run(config, out=tmp_path)
+    assert record == json.loads((tmp_path / config.run_id / RECORD).read_text())
+    assert [path.name for path in (tmp_path / config.run_id).iterdir()] == [RECORD]
+    assert set(record["scores"]) == {"test_accuracy", "test_accuracy_best_val", "test_accuracy_official_selection"}
+    assert record["scores"]["test_accuracy"] == record["history"][-1]["test_accuracy"]
+    # 2 views of 20 shots, and 20 validation images; one step of the whole support an epoch
+    assert record["queries"] == {"images": 2 * 20 + 20, "loss_queries": 3 * 9, "class_prompts": 3 * 9 * 10}
+    assert record["repeated_queries"] == {"images": 0, "loss_queries": 0, "class_prompts": 0}
+    assert record["evaluation_queries"]["images"] == record["n_judged"]
+    before = time.perf_counter()
+    assert cbbt.run(config, out=tmp_path) == record and time.perf_counter() - before < 1
+    table = cbbt.runs_table(cbbt.load_records(tmp_path))
+    assert len(table) == 1 and table.test_accuracy[0] == record["scores"]["test_accuracy"]
+    assert len(cbbt.curves_table([record])) == 3
+
+
+def test_validation_can_judge_in_place_of_test():
+    record = cbbt.run(cbbt.RunConfig(**QUICK, method="zero_shot", judge="validation"))
+    assert list(record["scores"]) == ["validation_accuracy"]
+    assert record["n_judged"] == len(cbbt.load_task("digits").val)
+
+
+def test_methods_see_the_same_shots_whatever_was_drawn_before():
+    import random
+
+    import torch
+
+    first = cbbt.run(cbbt.RunConfig(**QUICK, method="adapter"))
+    random.seed(99), torch.manual_seed(99)
+    assert lasting(cbbt.run(cbbt.RunConfig(**QUICK, method="adapter"))) == lasting(first)
+
+
+RUN = """
+import sys, torch, cbbt
+torch.set_num_threads(1)
+config = cbbt.RunConfig("digits", shots=4, epochs=40, q=16, views=2, method=sys.argv[2])
+cbbt.run(config, out=sys.argv[1], save_every=0.1)
+print(config.run_id)
+"""
+
+
+@pytest.mark.parametrize("method", ["cbbt"])
+def test_sigkill_at_any_moment_changes_no_number(tmp_path, method):
+    def start(folder):
+        return subprocess.Popen([sys.executable, "-c", RUN, str(folder), method], stdout=subprocess.PIPE, text=True)
+
+    run_id = start(tmp_path / "calm").communicate()[0].strip()
+    calm = json.loads((tmp_path / "calm" / run_id / RECORD).read_text())
+    folder = tmp_path / "killed" / run_id
+    checkpoint = folder / "checkpoint.safetensors"
+    kills = 0
+    for delay in (0.0, 0.15, 0.3):  # seconds after a checkpoint of this process
+        begun = time.time()
+        process = start(tmp_path / "killed")
+        while process.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime > begun):
+            time.sleep(0.01)
+        time.sleep(delay)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills and not (folder / RECORD).exists()
+    start(tmp_path / "killed").communicate()
+    killed = json.loads((folder / RECORD).read_text())
+    assert lasting(killed) == lasting(calm)
+    assert calm["repeated_queries"]["images"] == 0
+    # each start encodes the images anew: asked, but no part of the run's own cost
+    assert killed["repeated_queries"]["images"] == kills * calm["queries"]["images"]

@@ -1,0 +1,227 @@
+"""The analysis of gradients: its measurements against known answers, its tables, its figures."""
+
+import ast
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cbbt import gradient_analysis as analysis
+from cbbt import gradient_noise as noise
+from cbbt.directions import DIRECTIONS
+from cbbt.gradient_plots import FAMILY_COLOURS, FIGURES
+
+matplotlib.use("Agg")
+NAMES = ("cat", "sailing boat", "car")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """A tiny tower: threads would only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def problem(white_box, generator):
+    features = F.normalize(torch.randn(12, white_box.embed_dim, generator=generator), dim=-1)
+    labels = torch.arange(12) % len(NAMES)
+    return analysis.PromptProblem(white_box, features, labels, NAMES, white_box.token_embeddings("a"))
+
+
+@pytest.fixture
+def choices(problem):
+    past = analysis.past_gradients(problem, 2, q=8, batch_size=4, seed=1)
+    return analysis.families(problem, ["cat", "dog", "boat", "red", "car", "tree"], 4, past, seed=1)
+
+
+def means(table, keys, column="cosine"):
+    return table.groupby(keys)[column].mean()
+
+
+def test_the_true_gradient_is_the_slope_of_the_loss(problem):
+    rows = torch.tensor([0, 3, 5])
+    direction = F.normalize(torch.randn(problem.context.shape, generator=torch.Generator().manual_seed(1)))
+    loss, step = problem.loss(rows), 1e-2
+    ahead, behind = loss(torch.stack([problem.context + step * direction, problem.context - step * direction]))
+    slope = (problem.gradient(rows) * direction).sum()
+    assert ((ahead - behind) / (2 * step)).item() == pytest.approx(slope.item(), rel=0.02, abs=1e-5)
+
+
+def test_batches_differ_between_repeats_and_return_with_the_seed(problem):
+    first, again, other = (problem.batch(5, 1, repeat) for repeat in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other) and len(set(first.tolist())) == 5
+    assert sorted(problem.batch(99, 1, 0).tolist()) == list(range(12))
+
+
+def test_agreement_of_known_gradients():
+    truth = torch.tensor([[3.0, 4.0]])
+    assert analysis.agreement(2 * truth, truth) == pytest.approx({"cosine": 1, "squared_cosine": 1, "norm_ratio": 2})
+    assert analysis.agreement(torch.tensor([[-4.0, 3.0]]), truth)["cosine"] == pytest.approx(0, abs=1e-7)
+
+
+def test_cosines_against_queries_cost_what_they_say_and_repeat(problem, choices):
+    before = problem.box.ledger.counts["loss_queries"]
+    table = analysis.cosine_by_queries(problem, choices, [1, 8, 32], repeats=2, batch_size=6)
+    spent = problem.box.ledger.counts["loss_queries"] - before
+    assert spent == len(choices) * 2 * (1 + 33)
+    assert len(table) == len(choices) * 2 * 3 and set(table.family) == set(choices)
+    again = analysis.cosine_by_queries(problem, choices, [1, 8, 32], repeats=2, batch_size=6)
+    pd.testing.assert_frame_equal(table, again)
+    # A whole frame (d = 32 here) finds the gradient; a random subspace of 4 of 32 dimensions cannot.
+    at_d = means(table[table.q == 32], "family")
+    assert at_d["orthogonal"] > 0.99 and at_d["coordinate"] > 0.99 and at_d["subspace, random"] < 0.9
+
+
+def test_nested_estimates_are_those_of_the_first_directions(problem):
+    draw = DIRECTIONS["sphere"]
+    few, many = analysis.nested(problem.loss(), problem.context, draw, [4, 16], torch.Generator().manual_seed(2))
+    probes, _ = draw(16, problem.dimension, torch.Generator().manual_seed(2))
+    alone = analysis.estimate_gradient(problem.loss(), problem.context, directions=probes[:4].view(4, 1, -1))
+    torch.testing.assert_close(few.gradient, alone.gradient, rtol=1e-3, atol=1e-5)
+    assert few.queries == 5 and many.queries == 17
+
+
+def test_sphere_estimates_meet_the_theory(problem):
+    choices = {"sphere": analysis.plain_family("sphere")}
+    table = analysis.cosine_by_queries(problem, choices, [16], repeats=40, batch_size=6)
+    for column in ("cosine", "squared_cosine"):
+        error = table[column].std() / len(table) ** 0.5
+        assert abs(table[column].mean() - table[f"expected_{column}"].mean()) < 4 * error
+
+
+def test_step_table_shows_plateau_round_off_and_curvature(problem):
+    table = noise.cosine_by_epsilon(problem, [1e-7, 3e-3, 100.0], q=32, repeats=4, batch_size=6)
+    forward = means(table[table.differences == "forward"], "epsilon")
+    assert forward[3e-3] > forward[1e-7] + 0.2 and forward[3e-3] > forward[100.0] + 0.2
+    assert table[table.is_default].epsilon.unique().tolist() == [1 / problem.dimension]
+    plateau = table[table.epsilon == 3e-3]
+    assert (plateau.expected_cosine - plateau.cosine).mean() == pytest.approx(0, abs=4 * plateau.cosine.std() / 8**0.5)
+
+
+def test_slope_errors_of_a_known_function(generator):
+    """L = a·x + |x|²·c/2 + k (b·x)³ has curvature c/2 along every unit direction, and a known third order."""
+    b = torch.ones(20, dtype=torch.float64) / 20**0.5
+    gradient = torch.arange(20, dtype=torch.float64)
+
+    def loss(points):
+        return points @ gradient + 1.5 * points.square().sum(1) + 2 * (points @ b) ** 3
+
+    errors = noise.slope_errors(loss, torch.zeros(20, dtype=torch.float64), gradient, generator, q=4000)
+    assert errors.curvature == pytest.approx(1.5, rel=1e-6)
+    # (u·b)⁶ has mean 15/(d(d + 2)(d + 4)) on the sphere
+    assert errors.third == pytest.approx(2 * (15 / (20 * 22 * 24)) ** 0.5, rel=0.1)
+    assert errors.rounding < 1e-10
+    assert errors.variance(0.1, "forward") > errors.variance(0.1, "two-sided")
+
+
+def test_factors_agree_up_to_a_thousand_dimensions(problem):
+    table = analysis.norm_by_dimension(problem, [1, 2], q=16, repeats=2, batch_size=6)
+    assert sorted(set(table.dimension)) == [32, 64]
+    ratio = table.pivot(index=["length", "repeat"], columns="factor", values="norm_ratio")
+    assert (ratio.released / ratio.dimension).tolist() == pytest.approx([1.0] * 4, rel=1e-5)
+
+
+def test_released_factor_beyond_a_thousand_dimensions(generator):
+    """The context of the tiny tower stays below 1000 numbers, so the table is made on a linear loss."""
+
+    class Line(analysis.PromptProblem):
+        def loss(self, rows=None):
+            return lambda contexts: contexts.flatten(1).sum(1)
+
+    line = Line(None, torch.zeros(4, 2), torch.zeros(4), (), torch.zeros(1, 500))
+    lines = {length: Line(None, line.features, line.labels, (), line.context.repeat(length, 1)) for length in (1, 4)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(analysis, "with_length", lambda problem, length: lines[length])
+        table = analysis.norm_by_dimension(line, [1, 4], q=8, repeats=1)
+    ratio = table.pivot(index="dimension", columns="factor", values="norm_ratio")
+    expected = table.pivot(index="dimension", columns="factor", values="expected_norm_ratio")
+    for kind in (ratio, expected):
+        assert (kind.released / kind.dimension).tolist() == pytest.approx([1.0, 0.5], rel=1e-5)
+
+
+def test_equal_budgets_are_equal(problem):
+    before = problem.box.ledger.counts["loss_queries"]
+    table = noise.cosine_by_budget(problem, [8, 32], [1 / 32], repeats=3, batch_size=6)
+    assert problem.box.ledger.counts["loss_queries"] - before == 3 * (1 + 2 * 8) + 3 * (1 + 2 * 32)
+    assert set(table.q) == {7, 4, 31, 16}
+    most = means(table[table.budget == 32], "differences")
+    assert most["forward"] > most["two-sided"]  # small ε: twice the directions win
+
+
+def test_low_precision_loses_the_gradient_at_small_steps(problem):
+    table = noise.cosine_by_precision(problem, [1e-3], q=32, repeats=3, batch_size=6)
+    assert set(table.precision) == set(noise.PRECISIONS)
+    small = means(table[table.epsilon == 1e-3], "precision")
+    assert small["float32"] > small["model in bfloat16"] + 0.2
+    assert small["float32"] > small["features in bfloat16"]
+
+
+def test_served_precision_rounds_what_it_says(problem):
+    rows = torch.arange(6)
+    point = problem.context[None]
+    exact = noise.rounded_loss(problem, rows, "float32")(point)
+    torch.testing.assert_close(exact, problem.loss(rows)(point))
+    half = noise.rounded_loss(problem, rows, "features in float16")(point)
+    assert half.dtype == torch.float32 and 0 < (half - exact).abs().item() < 1e-2
+
+
+def test_errors_of_batch_and_estimator_add_up(problem):
+    table = noise.error_by_batch(problem, [4, 12], [8, 64], repeats=30)
+    whole = table[table.batch_size == 12]
+    assert whole.batch_error.max() < 1e-8 < table[table.batch_size == 4].batch_error.min()
+    gap = table.total_error - table.batch_error - table.estimator_error
+    for _, rows in gap.groupby([table.batch_size, table.q]):
+        assert abs(rows.mean()) < 4 * rows.std() / len(rows) ** 0.5 + 1e-9
+    off = table.estimator_error - table.expected_estimator_error
+    for _, rows in off.groupby([table.batch_size, table.q]):
+        assert abs(rows.mean()) < 4 * rows.std() / len(rows) ** 0.5
+
+
+def test_landscape_touches_its_tangent(problem):
+    table = analysis.landscape(problem, q=16, reach=0.01, points=3, batch_size=6)
+    middle = table[table.distance == 0]
+    assert len(middle) == 3 and middle.loss.tolist() == pytest.approx(middle.linear.tolist(), abs=1e-5)
+    true = table[table.direction == "true gradient"].set_index("distance")
+    assert true.loss.iloc[2] > true.loss.iloc[0]
+    assert (true.loss - true.linear).abs().max() < 0.2 * (true.loss.iloc[2] - true.loss.iloc[0])
+
+
+def test_vocabulary_words_are_known_to_their_tokenizer():
+    words = analysis.vocabulary_words("mini")
+    assert "seven" in words and len(words) == len(set(words))
+    clip = analysis.vocabulary_words("RN50", most=100)
+    assert len(clip) == 100 and "the" in clip
+
+
+def test_tables_appear_whole_and_draw(problem, choices, tmp_path):
+    tables = {
+        "gradient_cosine": analysis.cosine_by_queries(problem, choices, [1, 4], 2, 6),
+        "gradient_dimension": analysis.norm_by_dimension(problem, [1, 2], 4, 2, 6),
+        "gradient_landscape": analysis.landscape(problem, 4, points=5, batch_size=6),
+        "gradient_epsilon": noise.cosine_by_epsilon(problem, [1e-3], 4, 2, 6),
+        "gradient_budget": noise.cosine_by_budget(problem, [4, 8], [0.01, 0.1], 2, 6),
+        "gradient_precision": noise.cosine_by_precision(problem, [1e-3], 4, 2, 6),
+        "gradient_batch": noise.error_by_batch(problem, [4, 8], [4, 8], 2),
+    }
+    assert set(tables) == set(FIGURES)
+    for name, table in tables.items():
+        path = tmp_path / "tables" / f"{name}.csv"
+        analysis.write_table(table, path)
+        figure = FIGURES[name](pd.read_csv(path))
+        figure.savefig(tmp_path / f"{name}.png", dpi=40)
+        drawn = [axis for axis in figure.axes if axis.lines or axis.patches]
+        assert drawn and all(axis.get_xlabel() for axis in figure.axes[-1:]) and figure.axes[0].get_ylabel()
+        matplotlib.pyplot.close(figure)
+    assert not list(tmp_path.rglob("*.partial")) and set(choices) == set(FAMILY_COLOURS)
+
+
+def test_figures_need_no_model():
+    source = (Path(analysis.__file__).parent / "gradient_plots.py").read_text()
+    imported = [node.module for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
+    assert "torch" not in source and all(name != "cbbt.gradient_analysis" for name in imported)

@@ -1,0 +1,139 @@
+"""Loading weights: every form that users have, and refusal of what does not fit."""
+
+import json
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import cbbt
+from cbbt.models import ModelError, load_model
+from tests.conftest import TEXT, VISION
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def architectures(tmp_path_factory):
+    """Small architectures under names of their own, in open_clip's registry."""
+    folder = tmp_path_factory.mktemp("architectures")
+    wider = TEXT | {"width": 64}
+    for name, config in {
+        "tiny-clip": {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT},
+        "tiny-clip-wider": {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": wider},
+        "tiny-clip-longer": {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT | {"context_length": 40}},
+        "tiny-clip-custom": {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT, "custom_text": True},
+    }.items():
+        (folder / f"{name}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder)
+
+
+@pytest.fixture
+def weights():
+    """Weights that differ from the random ones every load starts with."""
+    state = open_clip.create_model("tiny-clip").state_dict()
+    generator = torch.Generator().manual_seed(5)
+    return {key: value + 0.05 * torch.randn(value.shape, generator=generator) for key, value in state.items()}
+
+
+def saved(weights, path):
+    if path.suffix == ".safetensors":
+        save_file({key: value.contiguous() for key, value in weights.items()}, path)
+    else:
+        torch.save(weights, path)
+    return path
+
+
+def loads(name, path):
+    return load_model(name, path, CPU).model.state_dict()
+
+
+@pytest.mark.parametrize("file", ["w.pt", "w.bin", "w.safetensors"])
+@pytest.mark.parametrize("name", ["tiny-clip", "tiny-clip-custom"])
+def test_state_dicts_load_whole(weights, tmp_path, file, name):
+    state = loads(name, saved(weights, tmp_path / file))
+    own = {key.removeprefix("text."): value for key, value in state.items()}
+    assert own.keys() == weights.keys() and all(torch.equal(own[key], weights[key]) for key in own)
+
+
+def test_half_precision_and_training_checkpoints_load(weights, tmp_path):
+    half = {f"module.{key}": value.half() for key, value in weights.items()}
+    torch.save({"epoch": 3, "state_dict": half}, tmp_path / "epoch_3.pt")
+    state = loads("tiny-clip", tmp_path / "epoch_3.pt")
+    assert all(value.dtype == torch.float32 for value in state.values())
+    assert torch.equal(state["text_projection"], weights["text_projection"].half().float())
+
+
+@pytest.mark.filterwarnings("ignore")  # of tracing
+def test_openais_archive_loads_with_quick_gelu(weights, tmp_path):
+    model = open_clip.create_model("tiny-clip").eval()
+    model.load_state_dict(weights)
+    model.register_buffer("input_resolution", torch.tensor(16))  # OpenAI's archives hold such extras
+    example = (torch.zeros(1, 3, 16, 16), torch.zeros(1, 32, dtype=torch.int64))
+    torch.jit.save(torch.jit.trace(model, example, check_trace=False), tmp_path / "archive.pt")
+    loaded = load_model("tiny-clip", tmp_path / "archive.pt", CPU).model
+    assert torch.equal(loaded.state_dict()["text_projection"], weights["text_projection"])
+    activation = type(loaded.transformer.resblocks[0].mlp.gelu).__name__
+    assert activation == "QuickGELU"
+    assert type(load_model("tiny-clip", None, CPU).model.transformer.resblocks[0].mlp.gelu).__name__ == "GELU"
+
+
+@pytest.mark.parametrize("name, message", [
+    ("tiny-clip-wider", r"do not fit 'tiny-clip-wider'; shape: .*expected .*64.* got .*32"),
+    ("tiny-clip-longer", r"shape: positional_embedding: expected \(40, 32\), got \(32, 32\)"),
+])
+def test_other_shapes_are_refused_not_resized(weights, tmp_path, name, message):
+    with pytest.raises(ModelError, match=message):
+        load_model(name, saved(weights, tmp_path / "w.pt"), CPU)
+
+
+def test_missing_and_surplus_weights_are_named(weights, tmp_path):
+    weights["extra.bias"] = weights.pop("ln_final.bias")
+    with pytest.raises(ModelError, match="missing: ln_final.bias; not in the model: extra.bias"):
+        load_model("tiny-clip", saved(weights, tmp_path / "w.pt"), CPU)
+
+
+def test_a_broken_file_is_named(tmp_path):
+    (tmp_path / "w.pt").write_bytes(b"not weights")
+    with pytest.raises(ModelError, match="cannot read weights from .*w.pt"):
+        load_model("tiny-clip", tmp_path / "w.pt", CPU)
+
+
+def test_unknown_names_and_tags_are_answered_with_choices():
+    with pytest.raises(ModelError, match="unknown backbone 'ViT-B/16'; nearest: ViT-B-16"):
+        load_model("ViT-B/16", None, CPU)
+    with pytest.raises(ModelError, match="neither a file nor a tag of 'RN50'; tags: .*openai"):
+        load_model("RN50", "opeani", CPU)
+
+
+def test_plain_weights_of_an_ambiguous_activation_warn(tmp_path):
+    torch.save({"x": torch.zeros(1)}, tmp_path / "w.pt")
+    with pytest.warns(UserWarning, match="does not say its activation.*RN50-quickgelu"):
+        with pytest.raises(ModelError, match="do not fit"):
+            load_model("RN50", tmp_path / "w.pt", CPU)
+
+
+def test_fingerprint_tells_weights_apart(weights, tmp_path):
+    first = load_model("tiny-clip", saved(weights, tmp_path / "a.pt"), CPU).fingerprint()
+    assert first == load_model("tiny-clip", tmp_path / "a.pt", CPU).fingerprint()
+    weights["ln_final.bias"] = weights["ln_final.bias"] + 1e-3
+    assert first != load_model("tiny-clip", saved(weights, tmp_path / "b.pt"), CPU).fingerprint()
+
+
+@pytest.mark.parametrize("name, context_dim, embed_dim", [("RN50", 512, 1024), ("ViT-B-16", 512, 512)])
+def test_full_size_models_behind_the_same_wall(name, context_dim, embed_dim):
+    box = cbbt.load_black_box(name, pretrained=None, device="cpu")
+    assert (box.context_dim, box.embed_dim, box.image_size) == (context_dim, embed_dim, 224)
+    assert box.encode_images(torch.zeros(1, 3, 224, 224)).shape == (1, embed_dim)
+    # the wall's fast path against open_clip's own function, on the same weights
+    loaded = load_model(name, None, CPU)
+    words = ["a photo of one very small old grey wild running house cat in the sun today"]
+    context = box.token_embeddings(words[0])[:16]
+    names = ["cat", "annual crop land", "boeing 7 3 7 200 series model x"]
+    for length in (1, 4, 16):
+        text = " ".join(words[0].split()[:length])
+        ids = loaded.tokenizer([f"{text} {name}." for name in names])
+        with torch.no_grad():
+            expected = loaded.model.encode_text(ids, normalize=True)
+        assert torch.allclose(box.encode_prompts(context[None, :length], names)[0], expected, atol=1e-5)

@@ -1,0 +1,68 @@
+"""What papermill may set: names, types and text forms, with the valid choices named."""
+
+import pytest
+
+from cbbt.notebook import read_parameters
+
+DECLARED = """
+dataset: str = "digits"  # a task
+methods: list = ["cbbt"]  # methods
+shots: int = 16  # shots
+rate: float = 0.1  # a rate
+pretrained: str | None = "default"  # weights
+settings: dict = {}  # more
+"""
+
+
+def session(injected: str = "", declared: str = DECLARED) -> dict:
+    """A notebook's globals after its parameters cell and papermill's."""
+    namespace = {"In": ["import os", declared]}
+    exec(declared, namespace)
+    if injected:
+        namespace["In"].append("# Parameters\n" + injected)
+        exec(injected, namespace)
+    return namespace
+
+
+def test_defaults_are_read():
+    p = read_parameters(session())
+    assert vars(p) == {
+        "dataset": "digits", "methods": ["cbbt"], "shots": 16, "rate": 0.1, "pretrained": "default", "settings": {},
+    }
+
+
+def test_injected_values_win_and_text_is_understood():
+    p = read_parameters(session('methods = "cbbt, coop"\nsettings = "q: 8, epochs: 2"\nrate = 1\npretrained = None'))
+    assert p.methods == ["cbbt", "coop"] and p.settings == {"q": 8, "epochs": 2} and p.pretrained is None
+    assert p.rate == 1.0 and isinstance(p.rate, float)
+    assert read_parameters(session("methods = 3")).methods == [3]
+
+
+def test_a_misspelt_name_stops_with_the_right_one():
+    with pytest.raises(NameError, match="unknown parameter 'shot': did you mean shots.*dataset, methods, shots"):
+        read_parameters(session("shot = 4"))
+
+
+@pytest.mark.parametrize("line, expected", [('shots = "many"', "shots must be int"), ("shots = True", "shots must be int"),
+                                            ("dataset = 3", "dataset must be str"), ('rate = "x"', "rate must be float")])
+def test_a_wrong_type_is_named(line, expected):
+    with pytest.raises(TypeError, match=expected):
+        read_parameters(session(line))
+
+
+def test_the_last_run_of_the_parameters_cell_counts():
+    namespace = session("shots = 4")
+    namespace["In"].append(DECLARED)  # run again by hand
+    exec(DECLARED, namespace)
+    assert read_parameters(namespace).shots == 16
+
+
+def test_a_runner_without_history_is_served():
+    namespace = session()
+    namespace["In"] = [""]
+    assert read_parameters(namespace).pretrained == "default"
+
+
+def test_without_a_parameters_cell_there_is_an_error():
+    with pytest.raises(NameError, match="no parameters cell"):
+        read_parameters({"In": ["x = 1"]})

@@ -1,0 +1,92 @@
+"""environment.yml, pyproject.toml, the package's shape and the README stay in step."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted((ROOT / "cbbt").rglob("*.py"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+README = (ROOT / "README.md").read_text()
+
+
+def test_conda_environment_installs_what_pyproject_says():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    plain = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert pip == ["-e ."]  # everything else comes from pyproject.toml
+    assert f"python{project['requires-python']}" in plain
+    named = " ".join(project["dependencies"])
+    for package in ("jupyterlab", "torch", "open_clip_torch", "matplotlib", "seaborn", "papermill", "nbval"):
+        assert package in named
+
+
+def test_every_import_is_a_dependency():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    provided = {re.split(r"[<>=]", name)[0] for name in project["dependencies"]}
+    distribution = {"PIL": "pillow", "yaml": "pyyaml", "open_clip": "open_clip_torch", "sklearn": "scikit-learn",
+                    "mpl_toolkits": "matplotlib", "cycler": "matplotlib", "IPython": "ipykernel"}
+    import sys
+
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+            for name in {name.split(".")[0] for name in names}:
+                known = name in sys.stdlib_module_names or name in ("cbbt", "__future__")
+                assert known or distribution.get(name, name) in provided, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_modules_are_small_documented_and_plain(path):
+    source = path.read_text()
+    assert len(source.splitlines()) <= 350
+    assert ast.get_docstring(ast.parse(source)) and "import *" not in source
+
+
+def test_only_the_wall_imports_the_models():
+    """Nothing but the wall and the embedded model itself may touch a loaded model."""
+    for path in MODULES:
+        imports = re.findall(r"^\s*(?:from|import) (cbbt\.\S+)", path.read_text(), re.MULTILINE)
+        if path.name not in ("blackbox.py", "models.py") and "mini_clip" not in path.parts:
+            assert "cbbt.models" not in imports and "cbbt.text_tower" not in imports, path
+        if "methods" in path.parts:
+            assert "cbbt.blackbox" not in imports, f"{path.name} can open a door of its own"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_follow_the_plan(path):
+    assert path.stat().st_size < 1_000_000
+    cells = nbformat.read(path, as_version=4).cells
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    assert cells[0].cell_type == "markdown" and cells[0].source.startswith("# ") and "References" in cells[0].source
+    assert cells[-1].cell_type == "markdown" and "What we found" in cells[-1].source
+    parameters = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    assert len(parameters) == 1
+    for line, node in zip(parameters[0].source.strip().splitlines(), ast.parse(parameters[0].source).body, strict=True):
+        assert isinstance(node, ast.AnnAssign) and "#" in line
+        ast.literal_eval(node.value)
+    assert any(cell.source.startswith("# NBVAL_CHECK_OUTPUT") for cell in code)
+    assert "versions" in code[0].source
+    for cell in code:
+        assert cell.execution_count, f"not executed: {cell.source[:60]!r}"
+        assert not any(output.output_type == "error" for output in cell.outputs)
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 10, f"{node.name} belongs in the package"
+
+
+def test_readme_lists_every_notebook():
+    for path in NOTEBOOKS:
+        assert f"notebooks/{path.name}" in README
+
+
+def test_readme_names_the_commands_that_run_everything():
+    assert "make test" in README and "make reproduce" in README
+    assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("make test")

@@ -1,0 +1,192 @@
+"""Figures from tables alone: what they draw, in all shapes a grid can have."""
+
+import warnings
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+from cbbt import comparison_plots, plots
+from cbbt.diagram import method_diagram
+from cbbt.figure_style import COLUMN, PAGE, save_figure
+from cbbt.methods import METHODS
+
+GAINS = {"zero_shot": 0.0, "coop": 9.0, "adapter": 8.0, "tip_adapter": 5.0, "cbbt": 10.0}
+DATASETS = ("digits", "landcover", "textures", "shapes")
+
+
+def grid(datasets=DATASETS, methods=tuple(GAINS), shots=(1, 16), seeds=(1, 2, 3), epochs=6):
+    """Tables of runs and curves with noise of a point; adapters ask no prompts, Tip-Adapter has no epochs."""
+    rng = np.random.default_rng(5)
+    runs, curves = [], []
+    for dataset in datasets:
+        for method in methods:
+            for k in (0,) if method == "zero_shot" else shots:
+                for seed in seeds:
+                    key = {"dataset": dataset, "backbone": "mini", "method": method, "shots": k, "seed": seed}
+                    accuracy = 50 + GAINS[method] * np.log2(1 + k) / 4 + (rng.normal() if k else 0)
+                    per_epoch = {"cbbt": 3250, "coop": 50}.get(method, 0)
+                    row = key | {"test_accuracy": accuracy, "class_prompts": 10 + epochs * per_epoch}
+                    if method not in ("zero_shot", "tip_adapter"):
+                        row |= {"test_accuracy_best_val": accuracy - 0.5, "test_accuracy_official_selection": accuracy + 1}
+                        curves += [
+                            key
+                            | {"epoch": epoch, "step": 5 * epoch, "train_loss": 2 / epoch, "val_accuracy": accuracy}
+                            | {"test_accuracy": accuracy - 6 + epoch, "class_prompts": 10 + epoch * per_epoch}
+                            for epoch in range(1, epochs + 1)
+                        ]
+                    runs.append(row)
+    return pd.DataFrame(runs), pd.DataFrame(curves)
+
+
+RUNS, CURVES = grid()
+FIGURES = {  # name → function of (runs, curves)
+    "accuracy_against_shots": lambda runs, curves: plots.accuracy_against_shots(runs),
+    "accuracy_against_queries": lambda runs, curves: plots.accuracy_against_queries(curves, 16),
+    "training_curves": lambda runs, curves: plots.training_curves(curves, "digits", 16),
+    "gain_over_zero_shot": lambda runs, curves: comparison_plots.gain_over_zero_shot(runs, 16, ("cbbt", "adapter")),
+    "selection_comparison": lambda runs, curves: comparison_plots.selection_comparison(runs, 16),
+    "paired_differences": lambda runs, curves: comparison_plots.paired_differences(runs, 16),
+    "method_diagram": lambda runs, curves: method_diagram(),
+}
+NEEDS = {
+    "accuracy_against_shots": "test_accuracy",
+    "accuracy_against_queries": "class_prompts",
+    "training_curves": "train_loss",
+    "gain_over_zero_shot": "test_accuracy",
+    "selection_comparison": "test_accuracy_best_val",
+    "paired_differences": "seed",
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_drawn_again_is_the_same_file_and_has_a_paper_width(name, tmp_path):
+    with mpl.rc_context({"font.size": 20, "axes.grid": False, "lines.linewidth": 9}):  # the caller's own style
+        figure = FIGURES[name](RUNS, CURVES)
+    with mpl.rc_context({"savefig.dpi": 30}):
+        first, _ = save_figure(FIGURES[name](RUNS, CURVES), name, tmp_path / "first")
+        second, _ = save_figure(figure, name, tmp_path / "second")
+    assert first.read_bytes() == second.read_bytes()
+    assert figure.get_figwidth() in (COLUMN, PAGE)
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_a_missing_column_is_named(name):
+    column = NEEDS[name]
+    with pytest.raises(ValueError, match=f"the table lacks {column}; its columns are .*dataset"):
+        FIGURES[name](RUNS.drop(columns=column, errors="ignore"), CURVES.drop(columns=column, errors="ignore"))
+
+
+SHAPES = {
+    "one data set": grid(datasets=("digits",)),
+    "one seed": grid(seeds=(1,)),
+    "eleven data sets": grid(datasets=("digits", *(f"benchmark_{i}" for i in range(10))), seeds=(1, 2), epochs=2),
+    "missing runs": tuple(table[~((table.dataset == "shapes") & (table.seed == 2))] for table in (RUNS, CURVES)),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", NEEDS)
+def test_every_shape_of_grid_is_drawn_without_warnings_and_without_overlap(shape, name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = FIGURES[name](*SHAPES[shape])
+        figure.draw_without_rendering()
+    assert overlapping_texts(figure) == []
+
+
+def overlapping_texts(figure) -> list[tuple[str, str]]:
+    """Pairs of titles, axis labels, tick labels and legend entries whose boxes intersect."""
+    texts = []
+    for ax in figure.axes:
+        if ax.axison:
+            texts += [ax.title, ax.xaxis.label, ax.yaxis.label, *tick_labels(ax.xaxis), *tick_labels(ax.yaxis)]
+        texts += ax.get_legend().get_texts() if ax.get_legend() else []
+    texts += [text for legend in figure.legends for text in legend.get_texts()]
+    texts = [text for text in texts if text.get_text().strip() and text.get_visible()]
+    boxes = [text.get_window_extent().shrunk(0.98, 0.8) for text in texts]
+    return [
+        (texts[i].get_text(), texts[j].get_text())
+        for i in range(len(texts))
+        for j in range(i)
+        if boxes[i].overlaps(boxes[j])
+    ]
+
+
+def tick_labels(axis) -> list:
+    low, high = sorted(axis.get_view_interval())
+    return [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+
+
+def lines_of(ax, method):
+    return [line for line in ax.lines if line.get_color() == plots.LOOK[method][0]]
+
+
+def test_lines_are_means_over_seeds_with_a_band():
+    ax = plots.accuracy_against_shots(RUNS).axes[0]
+    expected = RUNS[(RUNS.dataset == "digits") & (RUNS.method == "cbbt")].groupby("shots").test_accuracy
+    (line,) = lines_of(ax, "cbbt")
+    assert line.get_xydata().tolist() == pytest.approx(expected.mean().reset_index().to_numpy())
+    band = ax.collections[sorted(set(RUNS.method) - {"zero_shot"}, key=list(METHODS).index).index("cbbt")]
+    edges = band.get_paths()[0].vertices
+    top = edges[edges[:, 0] == 16, 1].max()
+    assert top == pytest.approx(expected.mean()[16] + expected.std()[16])
+
+
+def test_the_mean_panel_leaves_out_seeds_without_every_data_set():
+    runs, _ = SHAPES["missing runs"]
+    figure = plots.accuracy_against_shots(runs)
+    panel = next(ax for ax in figure.axes if ax.get_title() == "mean of 4 data sets")
+    complete = RUNS[(RUNS.method == "cbbt") & (RUNS.shots == 16) & (RUNS.seed != 2)].test_accuracy.mean()
+    assert lines_of(panel, "cbbt")[0].get_ydata()[-1] == pytest.approx(complete)
+
+
+def test_a_method_that_asks_no_prompts_is_a_dotted_line():
+    ax = plots.accuracy_against_queries(CURVES, 16).axes[0]
+    last = CURVES[(CURVES.dataset == "digits") & (CURVES.method == "adapter") & (CURVES.shots == 16) & (CURVES.epoch == 6)]
+    (dotted,) = [line for line in lines_of(ax, "adapter") if line.get_linestyle() == ":"]
+    assert dotted.get_ydata()[0] == pytest.approx(last.test_accuracy.mean())
+    assert not [line for line in lines_of(ax, "cbbt") if line.get_linestyle() == ":"]
+
+
+def test_bars_are_sorted_gains_and_every_seed_is_a_dot():
+    ax = comparison_plots.gain_over_zero_shot(RUNS, 16).axes[0]
+    widths = [bar.get_width() for bar in ax.patches]
+    assert widths[:-1] == sorted(widths[:-1], reverse=True) and widths[-1] == pytest.approx(np.mean(widths[:-1]))
+    assert sum(len(line.get_xdata()) for line in lines_of(ax, "cbbt")) == 3 * (len(DATASETS) + 1)
+
+
+def test_every_pair_is_a_dot():
+    ax = comparison_plots.paired_differences(RUNS, 16, "cbbt", "adapter").axes[0]
+    wide = RUNS[RUNS.shots == 16].pivot(index=["dataset", "seed"], columns="method", values="test_accuracy")
+    drawn = [x for line in lines_of(ax, "cbbt") for x in line.get_xdata()]
+    assert sorted(drawn) == pytest.approx(sorted([*(wide.cbbt - wide.adapter)] * 2))  # per data set, and all pairs
+
+
+def test_wrong_names_and_numbers_are_met_with_the_choices():
+    with pytest.raises(ValueError, match="no row of method 'cbtt'; the table has .*cbbt"):
+        plots.accuracy_against_shots(RUNS, ["cbtt"])
+    with pytest.raises(ValueError, match="no row has shots=8; the table has 1, 16"):
+        plots.accuracy_against_queries(CURVES, 8)
+    with pytest.raises(ValueError, match="no curve of 'digit'; the table has digits"):
+        plots.training_curves(CURVES, "digit", 16)
+    with pytest.raises(ValueError, match="shots 1, 16: choose one"):
+        plots.training_curves(CURVES, "digits")
+
+
+def test_looks_tell_all_methods_apart():
+    assert set(plots.LOOK) == set(METHODS)
+    assert len({colour for colour, _ in plots.LOOK.values()}) == len(METHODS)
+    assert len({marker for _, marker in plots.LOOK.values()}) == len(METHODS)
+    assert plots.look("my_method") == plots.look("my_method")
+
+
+def test_no_text_of_the_diagram_leaves_the_page_or_meets_another():
+    figure = method_diagram()
+    figure.draw_without_rendering()
+    boxes = [(text.get_text(), text.get_window_extent().shrunk(0.98, 0.8)) for text in figure.axes[0].texts]
+    page = figure.bbox
+    for index, (text, box) in enumerate(boxes):
+        assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1, text
+        assert [other for other, otherbox in boxes[:index] if box.overlaps(otherbox)] == [], text

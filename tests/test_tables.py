@@ -1,0 +1,146 @@
+"""Tables of runs: numbers against hand counts, and what is refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from cbbt import tables
+
+
+def runs_of(scores: dict, shots: int = 16) -> pd.DataFrame:
+    """{(dataset, method): accuracies of seeds 1, 2, …} → a table of runs; None is a missing run."""
+    rows = [
+        {"dataset": dataset, "backbone": "mini", "method": method, "shots": 0 if method == "zero_shot" else shots}
+        | {"seed": seed, "test_accuracy": accuracy, "test_accuracy_best_val": accuracy + 1}
+        | {"test_accuracy_official_selection": accuracy + 2}
+        for (dataset, method), accuracies in scores.items()
+        for seed, accuracy in enumerate(accuracies, start=1)
+        if accuracy is not None
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def runs():
+    return runs_of(
+        {
+            ("digits", "zero_shot"): [50.0],
+            ("digits", "adapter"): [60.0, 61.0, 62.0],
+            ("digits", "cbbt"): [61.0, 63.0, 65.0],
+            ("shapes", "zero_shot"): [70.0],
+            ("shapes", "adapter"): [80.0, 82.0, 84.0],
+            ("shapes", "cbbt"): [79.0, 81.0, None],
+        }
+    )
+
+
+def test_zero_shot_stands_beside_every_seed(runs):
+    wide = tables.scores(runs, 16)
+    assert list(wide) == ["zero_shot", "adapter", "cbbt"]
+    assert wide.zero_shot["digits"].tolist() == [50.0] * 3
+    assert np.isnan(wide.cbbt["shapes", 3])
+
+
+def test_the_mean_over_data_sets_takes_only_seeds_that_have_all(runs):
+    means = tables.mean_over_datasets(tables.scores(runs, 16))
+    assert means.adapter.tolist() == [70.0, 71.5, 73.0]
+    assert means.cbbt[:2].tolist() == [70.0, 72.0] and np.isnan(means.cbbt[3])
+
+
+def test_difference_table_is_scipys_paired_test(runs):
+    table = tables.difference_table(runs, "cbbt", "adapter", 16)
+    assert table.n.to_dict() == {"digits": 3, "shapes": 2, "all pairs": 5}
+    cbbt, adapter = [61, 63, 65, 79, 81], [60, 61, 62, 80, 82]
+    test = stats.ttest_rel(cbbt, adapter)
+    line = table.loc["all pairs"]
+    assert line["mean"] == pytest.approx(0.8) and line.p == pytest.approx(test.pvalue)
+    assert (line.low, line.high) == pytest.approx(tuple(test.confidence_interval(0.95)))
+    assert np.isnan(table.loc["shapes", "p"])  # the same difference twice: no spread to test against
+
+
+def test_cells_are_mean_and_sample_deviation_with_the_number_of_seeds(runs):
+    table = tables.accuracy_table(runs, 16)
+    assert table.loc["CBBT"].tolist() == ["63.0 ± 2.0", "80.0 ± 1.4 [2]", "71.0 ± 1.4 [2]", "3"]
+    assert table.loc["Zero-shot CLIP"].tolist() == ["50.0", "70.0", "60.0", "–"]
+
+
+def test_one_seed_has_no_spread_and_one_data_set_no_mean():
+    table = tables.accuracy_table(runs_of({("digits", "cbbt"): [61.04]}), 16)
+    assert table.to_dict("list") == {"digits": ["61.0"], "seeds": ["1"]}
+
+
+def test_a_method_without_every_data_set_has_no_mean():
+    runs = runs_of({("digits", "cbbt"): [61.0], ("digits", "adapter"): [60.0], ("shapes", "adapter"): [70.0]})
+    table = tables.accuracy_table(runs, 16)
+    assert table.loc["CBBT", ["shapes", "mean"]].tolist() == ["–", "–"]
+    assert table.loc["Adapter only", "mean"] == "65.0"
+
+
+def test_the_best_of_each_column_is_bold_and_ties_are_all_bold(runs):
+    text = tables.to_markdown(tables.accuracy_table(runs, 16), "Caption.")
+    bold = {line.split("|")[1].strip(): line.count("**") // 2 for line in text.splitlines() if line.startswith("| ")}
+    assert bold == {"method": 0, "Zero-shot CLIP": 0, "Adapter only": 2, "CBBT": 1}
+    assert text.endswith("\n\nCaption.\n")
+    tied = tables.to_markdown(tables.accuracy_table(runs_of({("d", "cbbt"): [61.01], ("d", "adapter"): [61.04]}), 16))
+    assert tied.count("**61.0**") == 2
+
+
+def test_latex_is_a_booktabs_table_with_nothing_unescaped(runs):
+    runs["dataset"] = runs.dataset.replace("digits", "hand_written")
+    text = tables.to_latex(tables.accuracy_table(runs, 16), tables.accuracy_caption(runs, 16))
+    for part in (r"\toprule", r"\midrule", r"\bottomrule", r"hand\_written", r"\textbf{63.0 $\pm$ 2.0}", r"(\%)"):
+        assert part in text
+    assert "±" not in text and "−" not in text and "–" not in text
+
+
+def test_the_caption_names_the_test_and_its_pairs(runs):
+    caption = tables.accuracy_caption(runs, 16)
+    assert "Adapter only − CBBT" in caption and "5 pairs" in caption and "In brackets" in caption  # 71.5 against 71.0
+
+
+@pytest.mark.parametrize("differences, verdict", [([1.0, 1.1, 0.9], "beyond chance"), ([1.0, -1.1, 0.4], "within chance")])
+def test_the_sentence_calls_a_gain_a_gain_only_if_the_test_does(differences, verdict):
+    runs = runs_of({("d", "adapter"): [60.0] * 3, ("d", "cbbt"): [60 + difference for difference in differences]})
+    assert verdict in tables.difference_sentence(runs, "cbbt", "adapter", 16)
+
+
+def test_one_pair_gets_no_test():
+    runs = runs_of({("d", "adapter"): [60.0], ("d", "cbbt"): [61.0]})
+    assert "+1.00 points (pairs of data set and seed: 1, no test)" in tables.difference_sentence(runs, "cbbt", "adapter", 16)
+
+
+def test_selection_table_counts_from_the_last_step(runs):
+    table = tables.selection_table(runs, 16)
+    assert list(table.index) == ["adapter", "cbbt"]
+    assert table["validation − last"].tolist() == pytest.approx([1, 1])
+    assert table["test − last"].tolist() == pytest.approx([2, 2])
+    assert tables.selection_table(runs.drop(columns="test_accuracy_best_val"), 16).empty
+
+
+def test_what_cannot_be_compared_is_refused(runs):
+    with pytest.raises(ValueError, match="lacks test_accuracy; its columns are dataset"):
+        tables.scores(runs.drop(columns="test_accuracy"), 16)
+    with pytest.raises(ValueError, match="no run has shots=4; the table has 16"):
+        tables.scores(runs, 4)
+    with pytest.raises(ValueError, match="no run of method 'coop' .* zero_shot, adapter, cbbt"):
+        tables.differences(runs, "coop", "cbbt", 16)
+    with pytest.raises(ValueError, match="two rows of dataset=digits, .*method=zero_shot"):
+        tables.scores(pd.concat([runs, runs]), 16)
+    with pytest.raises(ValueError, match="mixes backbones RN50, mini"):
+        tables.scores(pd.concat([runs, runs.assign(backbone="RN50")]), 16)
+    with pytest.raises(ValueError, match="backbone='RN50', choose from mini"):
+        tables.keep(runs, "RN50")
+    with pytest.raises(FileNotFoundError, match="make reproduce"):
+        tables.read_table("nowhere/runs.csv")
+
+
+def test_keep_takes_one_backbone(runs):
+    both = pd.concat([runs, runs.assign(backbone="RN50")])
+    assert set(tables.keep(both, "RN50").backbone) == {"RN50"}
+    assert tables.keep(pd.DataFrame(), "RN50").empty
+
+
+def test_a_table_without_rows_is_read_as_empty(tmp_path):
+    pd.DataFrame().to_csv(tmp_path / "curves.csv", index=False)
+    assert tables.read_table(tmp_path / "curves.csv").empty

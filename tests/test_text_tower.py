@@ -1,0 +1,82 @@
+"""The fast text tower against open_clip's own `encode_text`."""
+
+import pytest
+import torch
+
+from cbbt.blackbox import BlackBox
+from cbbt.text_tower import TextTower
+from tests.conftest import tiny_loaded
+
+WORDS = "a photo of one very small old grey wild running house cat in the sun".split()
+NAMES = [" ".join(WORDS[-n:]) for n in range(1, 9)]  # class names of one to eight tokens
+
+TOWERS = {
+    "classic": {},
+    "quick gelu": {"quick_gelu": True},
+    "custom text": {"custom_text": True},
+    "eos pooling": {"custom_text": True, "pool_type": "eos", "eos_id": 49407},
+    "linear projection": {"custom_text": True, "proj_bias": True},
+    "layer scale": {"ls_init_value": 0.3},
+    "not causal": {"custom_text": True, "no_causal_mask": True},
+}
+
+
+def sentence(position: str, words: list[str], name: str) -> str:
+    half = {"end": len(words), "middle": len(words) // 2, "front": 0}[position]
+    return " ".join(words[:half] + [name] + words[half:]) + "."
+
+
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+@pytest.mark.parametrize("tower", TOWERS)
+def test_prompts_of_plain_words_equal_encode_text(tower, position):
+    loaded = tiny_loaded(**TOWERS[tower])
+    box = BlackBox(loaded, torch.device("cpu"))
+    for length in (1, 4, 16):
+        words = (WORDS * 2)[:length]
+        context = box.token_embeddings(" ".join(words))
+        assert len(context) == length
+        ids = loaded.tokenizer([sentence(position, words, name) for name in NAMES])
+        expected = loaded.model.encode_text(ids, normalize=True)
+        assert torch.allclose(box.encode_prompts(context[None], NAMES, position)[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+@pytest.mark.parametrize("specific", [False, True])
+def test_fast_path_equals_full_length_path(loaded, position, specific):
+    tower = TextTower(loaded.model, loaded.tokenizer)
+    shape = (6, len(NAMES), 3, 32) if specific else (6, 3, 32)
+    contexts = torch.randn(shape)
+    fast = tower.encode(contexts, NAMES, position)
+    tower.causal = False
+    assert torch.allclose(fast, tower.encode(contexts, NAMES, position), atol=1e-5)
+
+
+def test_the_paths_are_chosen_by_the_mask():
+    assert TextTower(tiny_loaded().model, tiny_loaded().tokenizer).causal
+    assert not TextTower(tiny_loaded(custom_text=True, no_causal_mask=True).model, tiny_loaded().tokenizer).causal
+
+
+@pytest.mark.parametrize("max_tokens", [1, 7, 100])
+def test_chunking_changes_nothing(loaded, max_tokens):
+    contexts = torch.randn(9, 2, 32)
+    whole = TextTower(loaded.model, loaded.tokenizer).encode(contexts, NAMES)
+    parts = TextTower(loaded.model, loaded.tokenizer, max_tokens=max_tokens).encode(contexts, NAMES)
+    assert torch.allclose(whole, parts, atol=1e-6)
+
+
+def test_class_order_and_underscores_do_not_matter(box):
+    contexts = torch.randn(2, 1, 32)
+    forward = box.encode_prompts(contexts, NAMES)
+    backward = box.encode_prompts(contexts, [name.replace(" ", "_") for name in reversed(NAMES)])
+    assert torch.allclose(forward, backward.flip(1), atol=1e-6)
+
+
+def test_gradients_flow_through_the_white_box_tower(white_box):
+    contexts = torch.randn(2, 4, 32, requires_grad=True)
+    white_box.encode_prompts(contexts, NAMES)[..., 0].sum().backward()
+    assert contexts.grad.shape == contexts.shape and contexts.grad.abs().min() > 0
+
+
+def test_too_long_a_prompt_is_refused_with_the_room_left(box):
+    with pytest.raises(ValueError, match="8 tokens, but with 22 context vectors only 7 fit"):
+        box.encode_prompts(torch.zeros(1, 22, 32), NAMES)
