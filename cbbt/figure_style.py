@@ -18,7 +18,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 STYLE = {
-    "figure.dpi": 120,
+    "figure.dpi": 100,
     "figure.constrained_layout.use": True,
     "savefig.dpi": 300,
     "font.family": "sans-serif",
@@ -55,6 +55,7 @@ def save_figure(figure, name: str, folder: str | Path) -> list[Path]:
     # No dates and no producer version in the files, or no two would be equal.
     metadata = {"pdf": {"CreationDate": None, "ModDate": None, "Producer": None, "Creator": None}, "png": {"Software": None}}
     paths = [folder / f"{name}.{kind}" for kind in metadata]
-    for path, blank in zip(paths, metadata.values()):
-        figure.savefig(path, metadata=blank)
+    with mpl.rc_context(STYLE):  # whatever the caller's settings, the same file
+        for path, blank in zip(paths, metadata.values()):
+            figure.savefig(path, metadata=blank)
     return paths

@@ -160,6 +160,29 @@ def landscape(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def training(table: pd.DataFrame) -> Figure:
+    """Validation accuracy against class prompts, one panel per group of estimators; every seed a thin line."""
+    groups = {
+        "scored on batches": [name for name in table.estimator.unique() if "support" not in name],
+        "scored on the whole support set": [name for name in table.estimator.unique() if "support" in name],
+    }
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(PAGE, 2.6), sharex=True, sharey=True)
+        for axis, (title, names) in zip(axes, groups.items()):
+            for index, name in enumerate(names):
+                rows = table[table.estimator == name]
+                for _, seed in rows.groupby("seed"):
+                    axis.plot(seed.class_prompts, seed.validation_accuracy, color=COLOURS[index], marker="", linewidth=0.5)
+                mean = rows.groupby("step")[["class_prompts", "validation_accuracy"]].mean()
+                line = {"color": COLOURS[index], "marker": MARKERS[index], "markevery": max(len(mean) // 6, 1)}
+                axis.plot(mean.class_prompts, mean.validation_accuracy, label=name.split(",")[0], **line)
+            axis.set(title=title, xlabel="class prompts")
+            axis.xaxis.set_major_formatter(mpl.ticker.EngFormatter(sep=""))
+            axis.legend()
+        axes[0].set_ylabel("accuracy on validation (%)")
+    return figure
+
+
 def _theory(axis, rows, x, quantity, colour) -> None:
     """The expected line, mean over repeats."""
     theory = rows.groupby(x)[f"expected_{quantity}"].mean()
@@ -195,4 +218,5 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "gradient_precision": cosine_by_precision,
     "gradient_batch": error_by_batch,
     "gradient_landscape": landscape,
+    "gradient_training": training,
 }
