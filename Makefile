@@ -1,6 +1,7 @@
 # make reproduce   set up, then the whole embedded reproduction
 # make test        set up, then every test
 # make figures     redraw the figures from figures/data
+# make notebooks   run the notebooks again with their defaults, in place
 # make lab         JupyterLab on the notebooks
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,7 +14,7 @@ export JUPYTER_PLATFORM_DIRS = 1
 # Waiting threads must not spin where several processes share the cores.
 export OMP_WAIT_POLICY = passive
 
-.PHONY: reproduce test figures lab setup
+.PHONY: reproduce test figures notebooks lab setup
 
 setup: $(VENV)/ready
 
@@ -32,6 +33,10 @@ test: setup
 
 figures: setup
 	cd notebooks && papermill 04_figures.ipynb /dev/null --log-level ERROR --no-progress-bar
+
+# Run the notebooks again with their defaults, in place, as they are committed.
+notebooks: setup
+	jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False --log-level ERROR notebooks/0*.ipynb
 
 lab: setup
 	jupyter lab notebooks

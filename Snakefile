@@ -10,6 +10,7 @@
 # Executed notebooks are logs: they stay, readable, when a cell fails.
 
 import base64
+from pathlib import Path
 
 import yaml
 
@@ -42,6 +43,8 @@ def cell_parameters(wildcards):
         shots=cell.shots,
         seeds=list(GRID.seeds),
         data_root=GRID.data_root,
+        cache=str(Path(workflow.basedir) / Path(GRID.cache).expanduser()) if GRID.cache else "",
+        workers=GRID.workers,
         settings={method: GRID.settings_of(cell, method) for method in cell.methods},
         runs=f"{workflow.basedir}/{RESULTS}/runs",
         table=f"{workflow.basedir}/{RESULTS}/cells/{cell.name}.csv",

@@ -33,7 +33,8 @@ class Grid:
     """A validated grid.
 
     results: folder of everything the batch makes. tables: folder of the collected
-    tables. figures: folder of the figures. data_root: folder of the benchmarks.
+    tables. figures: folder of the figures. data_root: folder of the benchmarks. cache: folder
+    that keeps image features between runs. workers: processes that decode images.
     settings: fields of `RunConfig` for all runs; per_dataset, per_method: the same
     for one data set or method; variants: name → settings, a further axis of the grid
     (ablations, choices on validation). Later ones win: settings, per_dataset,
@@ -49,6 +50,8 @@ class Grid:
     tables: str
     figures: str
     data_root: str = ""
+    cache: str = ""
+    workers: int = 0
     settings: dict = field(default_factory=dict)
     per_dataset: dict = field(default_factory=dict)
     per_method: dict = field(default_factory=dict)
