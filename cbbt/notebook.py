@@ -1,4 +1,4 @@
-"""Parameters of a notebook: what papermill may set, checked before work starts.
+"""What every notebook needs: its parameters, checked before work starts, and its pictures.
 
 Papermill injects any name it is given and only warns about unknown ones. A
 notebook of this kit calls `read_parameters(globals())` in the cell after its
@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import ast
 import difflib
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import yaml
+from IPython.display import display
+from PIL import Image
 
 INJECTED = "# Parameters"  # first line of the cell that papermill injects
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
@@ -96,3 +100,15 @@ def _assigned(source: str) -> list[str]:
 def project_root() -> Path:
     """The folder that holds `notebooks/` and `figures/`, whatever the working directory."""
     return Path(__file__).resolve().parent.parent
+
+
+def show_figure(figure, dpi: int = 100) -> None:
+    """Display a matplotlib figure once, as a small picture, and close it.
+
+    Notebooks left to the inline backend show a figure twice, or as text, depending
+    on when matplotlib was imported; and full-colour pictures make them large.
+    """
+    buffer = BytesIO()
+    figure.savefig(buffer, dpi=dpi)
+    plt.close(figure)
+    display(Image.open(buffer).convert("RGB").quantize(256))

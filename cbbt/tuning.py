@@ -132,7 +132,7 @@ def tune(
     total = config.epochs * steps_per_epoch
     saved = time.monotonic()
     for step in tqdm(
-        range(loop.step, total), initial=loop.step, total=total, desc="tune", disable=not session.progress, leave=False
+        range(loop.step, total), initial=loop.step, total=total, desc="tune", delay=3, disable=not session.progress, leave=False
     ):
         epoch, within = divmod(step, steps_per_epoch)
         order = torch.randperm(n, generator=generator_for(config.seed, "order", epoch))

@@ -95,7 +95,7 @@ def test_methods_see_the_same_shots_whatever_was_drawn_before():
 RUN = """
 import sys, torch, cbbt
 torch.set_num_threads(1)
-config = cbbt.RunConfig("digits", shots=4, epochs=40, q=16, views=2, method=sys.argv[2])
+config = cbbt.RunConfig("digits", shots=4, epochs=150, q=16, views=2, method=sys.argv[2])
 cbbt.run(config, out=sys.argv[1], save_every=0.1)
 print(config.run_id)
 """

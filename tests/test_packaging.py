@@ -73,7 +73,7 @@ def test_notebooks_follow_the_plan(path):
         assert isinstance(node, ast.AnnAssign) and "#" in line
         ast.literal_eval(node.value)
     assert any(cell.source.startswith("# NBVAL_CHECK_OUTPUT") for cell in code)
-    assert "versions" in code[0].source
+    assert "version" in code[0].source
     for cell in code:
         assert cell.execution_count, f"not executed: {cell.source[:60]!r}"
         assert not any(output.output_type == "error" for output in cell.outputs)

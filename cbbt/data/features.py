@@ -66,7 +66,7 @@ def encode_views(
     were read before; shards that are finished stay. Also if `cache` lies among the images.
     """
     dataset = _Views(items, Augmentation(box.preprocess_config, augmentation, mirror), views, seed)
-    with tqdm(total=len(dataset), desc="encode images", unit="image", disable=not progress) as bar:
+    with tqdm(total=len(dataset), desc="encode images", unit="image", delay=3, disable=not progress) as bar:
         if cache is None:
             features = _encode(box, dataset, range(len(dataset)), workers, bar)
         else:
