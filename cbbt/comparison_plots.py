@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cbbt.figure_style import COLUMN, STYLE
+from cbbt.figure_style import COLUMN, PAGE, STYLE
 from cbbt.plots import look, of_methods, short_name
 from cbbt.tables import SCORE, dataset_order, difference_table, differences, label, mean_over_datasets, require, scores
 
@@ -128,4 +128,32 @@ def paired_differences(runs: pd.DataFrame, shots: int, method: str = "cbbt", bas
     ax.grid(axis="y", visible=False)
     ax.set_title(f"{label(method)} − {label(baseline)}, {shots} shots")
     ax.set_xlabel("difference in test accuracy (points)\ndots: pairs; bars: 95 % t interval")
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def differences_by_shots(runs: pd.DataFrame, method: str = "cbbt", baseline: str = "adapter") -> Figure:
+    """`method` minus `baseline` against shots: a panel per data set and one for all pairs.
+
+    Dots: seeds. Diamonds and bars: mean and 95 % t interval. Needs columns dataset,
+    backbone, method, shots, seed, test_accuracy.
+    """
+    counts = sorted(set(runs[runs.method == method].shots))
+    names = [*dataset_order(runs), "all pairs"]
+    figure = Figure(figsize=(PAGE, 2.1))
+    axes = figure.subplots(1, len(names), sharey=True)
+    for place, shots in enumerate(counts):
+        pairs, table = differences(runs, method, baseline, shots), difference_table(runs, method, baseline, shots)
+        for ax, name in zip(axes, names):
+            line, values = table.loc[name], (pairs if name == "all pairs" else pairs[pairs.dataset == name]).difference
+            dots = [place + 0.2] * len(values)
+            ax.plot(dots, values, linestyle="none", marker="o", markersize=2.6, color=look(method)[0], alpha=0.55, mew=0)
+            ax.plot([place - 0.1] * 2, [line.low, line.high], marker="_", markersize=4, color="black", linewidth=1.1)
+            ax.plot(place - 0.1, line["mean"], marker="D", markersize=3.5, color="black", markerfacecolor=look(method)[0])
+    for ax, name in zip(axes, names):
+        ax.axhline(0, color="black", linewidth=0.8, linestyle="--")
+        ax.set_xticks(range(len(counts)), labels=counts)
+        ax.grid(axis="x", visible=False)
+        ax.set(title=short_name(name), xlabel="shots")
+    axes[0].set_ylabel(f"{label(method)} − {label(baseline)}\n(points)")
     return figure
