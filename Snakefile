@@ -116,8 +116,8 @@ rule tables:
     run:
         import cbbt
 
-        wanted = {config.run_id for cell in GRID.cells() for config in GRID.configs(cell)}
-        records = [record for record in cbbt.load_records(f"{RESULTS}/runs") if record["run_id"] in wanted]
+        done = {record["run_id"]: record for record in cbbt.load_records(f"{RESULTS}/runs")}
+        records = [done[config.run_id] for cell in GRID.cells() for config in GRID.configs(cell)]
         cbbt.runs_table(records).to_csv(output.runs, index=False)
         cbbt.curves_table(records).to_csv(output.curves, index=False, float_format="%.6g")
 
