@@ -13,6 +13,7 @@ from cbbt import gradient_analysis as analysis
 from cbbt import gradient_noise as noise
 from cbbt.directions import DIRECTIONS
 from cbbt.gradient_plots import FAMILY_COLOURS, FIGURES
+from cbbt.gradient_training import accuracy_by_estimator
 
 matplotlib.use("Agg")
 NAMES = ("cat", "sailing boat", "car")
@@ -208,6 +209,7 @@ def test_tables_appear_whole_and_draw(problem, choices, tmp_path):
         "gradient_budget": noise.cosine_by_budget(problem, [4, 8], [0.01, 0.1], 2, 6),
         "gradient_precision": noise.cosine_by_precision(problem, [1e-3], 4, 2, 6),
         "gradient_batch": noise.error_by_batch(problem, [4, 8], [4, 8], 2),
+        "gradient_training": accuracy_by_estimator({"dataset": "digits", "shots": 1, "q": 2, "epochs": 2}, [1]),
     }
     assert set(tables) == set(FIGURES)
     for name, table in tables.items():
