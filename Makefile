@@ -36,7 +36,7 @@ figures: setup
 
 # Run the notebooks again with their defaults, in place, as they are committed.
 notebooks: setup
-	jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False --log-level ERROR notebooks/0*.ipynb
+	jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False --log-level ERROR notebooks/0*.ipynb notebooks/A2*.ipynb
 
 lab: setup
 	jupyter lab notebooks

@@ -31,5 +31,5 @@ def settings_table(runs: pd.DataFrame, fields: list[str], method: str) -> pd.Dat
 
 def best_setting(runs: pd.DataFrame, fields: list[str], method: str) -> dict:
     """The first row of `settings_table`, as fields of `RunConfig`."""
-    table = settings_table(runs, fields, method)
-    return dict(zip(fields, table.index[0] if len(fields) > 1 else [table.index[0]]))
+    first = settings_table(runs, fields, method).reset_index()[fields].iloc[:1]
+    return first.astype(object).to_dict("records")[0]  # as objects: plain numbers
