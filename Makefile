@@ -32,7 +32,9 @@ test: setup
 	python -m pytest --quiet --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
 figures: setup
-	cd notebooks && papermill 04_figures.ipynb /dev/null --log-level ERROR --no-progress-bar
+	mkdir -p results
+	papermill notebooks/04_figures.ipynb results/04_figures.ipynb --log-level ERROR --no-progress-bar
+	papermill notebooks/A2_collaboration.ipynb results/A2_collaboration.ipynb --log-level ERROR --no-progress-bar
 
 # Run the notebooks again with their defaults, in place, as they are committed.
 notebooks: setup

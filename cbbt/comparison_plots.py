@@ -140,8 +140,13 @@ def differences_by_shots(runs: pd.DataFrame, method: str = "cbbt", baseline: str
     """
     counts = sorted(set(runs[runs.method == method].shots))
     names = [*dataset_order(runs), "all pairs"]
-    figure = Figure(figsize=(PAGE, 2.1))
-    axes = figure.subplots(1, len(names), sharey=True)
+    across = min(len(names), 5)
+    down = math.ceil(len(names) / across)
+    figure = Figure(figsize=(PAGE, 0.4 + 1.7 * down))
+    grid = figure.subplots(down, across, sharey=True, squeeze=False)
+    axes = grid.flat[: len(names)]
+    for empty in grid.flat[len(names) :]:
+        empty.set_visible(False)
     for place, shots in enumerate(counts):
         pairs, table = differences(runs, method, baseline, shots), difference_table(runs, method, baseline, shots)
         for ax, name in zip(axes, names):
@@ -155,5 +160,6 @@ def differences_by_shots(runs: pd.DataFrame, method: str = "cbbt", baseline: str
         ax.set_xticks(range(len(counts)), labels=counts)
         ax.grid(axis="x", visible=False)
         ax.set(title=short_name(name), xlabel="shots")
-    axes[0].set_ylabel(f"{label(method)} − {label(baseline)}\n(points)")
+    for ax in grid[:, 0]:
+        ax.set_ylabel(f"{label(method)} − {label(baseline)}\n(points)")
     return figure

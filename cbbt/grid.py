@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from cbbt.data.load import require_known
 from cbbt.experiment import RunConfig
 from cbbt.methods import METHODS
 
@@ -61,7 +62,7 @@ class Grid:
 
     @classmethod
     def from_dict(cls, values: dict) -> Grid:
-        """Check every key, name and value; ValueError or TypeError names the valid ones."""
+        """Check every key, name and value; ValueError, TypeError or DataError names the valid ones."""
         known = cls.__dataclass_fields__
         for key in values:
             if key not in known:
@@ -83,6 +84,8 @@ class Grid:
             for key in table:
                 if key not in entries:
                     raise ValueError(f"{title} names {key!r}, choose from {', '.join(entries)}")
+        for dataset in grid.datasets:
+            require_known(dataset)
         for cell in grid.cells():
             grid.configs(cell)
         return grid

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cbbt.data import DataError
 from cbbt.grid import Cell, Grid
 
 ROOT = Path(__file__).parent.parent
@@ -75,3 +76,8 @@ def test_the_papers_grid_has_each_cards_epochs():
     assert set(grid.datasets) == set(CARDS)
     for cell in grid.cells():
         assert grid.configs(cell)[0].epochs == CARDS[cell.dataset].epochs
+
+
+def test_an_unknown_data_set_is_refused_before_anything_starts():
+    with pytest.raises(DataError, match="Did you mean digits"):
+        Grid.from_dict(GOOD | {"datasets": ["digitz"], "per_dataset": {}})

@@ -48,6 +48,7 @@ FIGURES = {  # name → function of (runs, curves)
     "gain_over_zero_shot": lambda runs, curves: comparison_plots.gain_over_zero_shot(runs, 16, ("cbbt", "adapter")),
     "selection_comparison": lambda runs, curves: comparison_plots.selection_comparison(runs, 16),
     "paired_differences": lambda runs, curves: comparison_plots.paired_differences(runs, 16),
+    "differences_by_shots": lambda runs, curves: comparison_plots.differences_by_shots(runs),
     "method_diagram": lambda runs, curves: method_diagram(),
 }
 NEEDS = {
@@ -57,6 +58,7 @@ NEEDS = {
     "gain_over_zero_shot": "test_accuracy",
     "selection_comparison": "test_accuracy_best_val",
     "paired_differences": "seed",
+    "differences_by_shots": "seed",
 }
 
 

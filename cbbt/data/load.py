@@ -91,6 +91,12 @@ def _full_task(name, root, split: str) -> Task:
     raise DataError(_unknown(str(name)))
 
 
+def require_known(name: str) -> None:
+    """Raises `DataError`, naming the choices, unless `name` is a task, a benchmark or a folder; reads nothing."""
+    if name not in (*EMBEDDED, *CARDS) and not Path(name).expanduser().is_dir():
+        raise DataError(_unknown(str(name)))
+
+
 def _unknown(name: str) -> str:
     choices = (*EMBEDDED, *CARDS)
     plain = {choice.replace("_", ""): choice for choice in choices}
