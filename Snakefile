@@ -115,11 +115,12 @@ rule tables:
         curves=f"{TABLES}/curves.csv",
     run:
         import cbbt
+        from cbbt.tables import write_table
 
         done = {record["run_id"]: record for record in cbbt.load_records(f"{RESULTS}/runs")}
         records = [done[config.run_id] for cell in GRID.cells() for config in GRID.configs(cell)]
-        cbbt.runs_table(records).to_csv(output.runs, index=False)
-        cbbt.curves_table(records).to_csv(output.curves, index=False, float_format="%.6g")
+        write_table(cbbt.runs_table(records), output.runs)
+        write_table(cbbt.curves_table(records), output.curves, digits=6)
 
 
 rule figures:

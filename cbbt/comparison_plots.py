@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cbbt.figure_style import COLUMN, PAGE, STYLE
-from cbbt.plots import look, of_methods, short_name
+from cbbt.figure_style import COLUMN, STYLE
+from cbbt.plots import look, of_methods, panel_axes, short_name
 from cbbt.tables import SCORE, dataset_order, difference_table, differences, label, mean_over_datasets, require, scores
 
 SELECTIONS = {  # column of the table of runs → what it selects by, marker
@@ -140,13 +140,8 @@ def differences_by_shots(runs: pd.DataFrame, method: str = "cbbt", baseline: str
     """
     counts = sorted(set(runs[runs.method == method].shots))
     names = [*dataset_order(runs), "all pairs"]
-    across = min(len(names), 5)
-    down = math.ceil(len(names) / across)
-    figure = Figure(figsize=(PAGE, 0.4 + 1.7 * down))
-    grid = figure.subplots(down, across, sharey=True, squeeze=False)
-    axes = grid.flat[: len(names)]
-    for empty in grid.flat[len(names) :]:
-        empty.set_visible(False)
+    ylabel = f"{label(method)} − {label(baseline)}\n(points)"
+    figure, axes, _ = panel_axes(len(names), "shots", ylabel, columns=5, sharey=True)
     for place, shots in enumerate(counts):
         pairs, table = differences(runs, method, baseline, shots), difference_table(runs, method, baseline, shots)
         for ax, name in zip(axes, names):
@@ -159,7 +154,5 @@ def differences_by_shots(runs: pd.DataFrame, method: str = "cbbt", baseline: str
         ax.axhline(0, color="black", linewidth=0.8, linestyle="--")
         ax.set_xticks(range(len(counts)), labels=counts)
         ax.grid(axis="x", visible=False)
-        ax.set(title=short_name(name), xlabel="shots")
-    for ax in grid[:, 0]:
-        ax.set_ylabel(f"{label(method)} − {label(baseline)}\n(points)")
+        ax.set_title(short_name(name))
     return figure

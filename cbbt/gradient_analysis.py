@@ -13,7 +13,6 @@ here is used by a method: methods see no true gradient.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Callable
 
 import open_clip
@@ -270,15 +269,6 @@ def landscape(
 
 
 # ---- tables ------------------------------------------------------------------
-
-
-def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a CSV file that appears whole or not at all; six significant digits."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    table.to_csv(partial, index=False, float_format="%.6g")
-    partial.replace(path)
 
 
 def grid(first, second) -> list[tuple]:

@@ -61,7 +61,7 @@ def accuracy_against_shots(runs: pd.DataFrame, methods: list[str] | None = None)
         zero_shot["mean"] = zero_shot.reindex(datasets).mean(skipna=False)
         titles["mean"] = f"mean of {len(datasets)} data sets"
     drawn = method_order(tuned.method)
-    figure, axes, spare = _panels(len(titles), "shots per class")
+    figure, axes, spare = panel_axes(len(titles), "shots per class")
     for ax, (column, title) in zip(axes, titles.items()):
         table = wide[column].dropna().reset_index()
         for method in drawn:
@@ -91,7 +91,7 @@ def accuracy_against_queries(curves: pd.DataFrame, shots: int, methods: list[str
     chosen = _at_shots(of_methods(curves, methods), shots)
     datasets, drawn = dataset_order(chosen), method_order(chosen.method)
     asking = [method for method in drawn if _asks(chosen[chosen.method == method])]
-    figure, axes, spare = _panels(len(datasets), "class prompts encoded")
+    figure, axes, spare = panel_axes(len(datasets), "class prompts encoded")
     for ax, name in zip(axes, datasets):
         for method in drawn:
             table = chosen[(chosen.dataset == name) & (chosen.method == method)]
@@ -200,17 +200,17 @@ def _line(ax, table: pd.DataFrame, x: str, y: str, method: str, dense: bool = Fa
     ax.fill_between(band.index, band["mean"] - band["std"], band["mean"] + band["std"], color=colour, alpha=0.15, linewidth=0)
 
 
-def _panels(n: int, xlabel: str):
-    """A page-wide figure with n panels of accuracies, and the axes that are left over."""
-    columns = min(n, 3 if n <= 6 else 4)
+def panel_axes(n: int, xlabel: str, ylabel: str = "test accuracy (%)", columns: int | None = None, sharey: bool = False):
+    """A page-wide figure with n panels, its axes, and the axes that are left over."""
+    columns = min(n, columns or (3 if n <= 6 else 4))
     rows = math.ceil(n / columns)
     width = PAGE if columns > 1 else COLUMN
     figure = Figure(figsize=(width, (1.65 if columns > 1 else 2.3) * rows + 0.55))
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    axes = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).flat)
     for index, ax in enumerate(axes[:n]):
         ax.yaxis.set_major_locator(MaxNLocator(5))
         if index % columns == 0:
-            ax.set_ylabel("test accuracy (%)")
+            ax.set_ylabel(ylabel)
         if index + columns >= n:
             ax.set_xlabel(xlabel)
     for ax in axes[n:]:

@@ -260,3 +260,15 @@ def read_table(path: str | Path) -> pd.DataFrame:
         return pd.read_csv(path)
     except pd.errors.EmptyDataError:  # no method of the grid has epochs
         return pd.DataFrame()
+
+
+def write_table(table: pd.DataFrame, path: str | Path, digits: int | None = None) -> None:
+    """Write a CSV file, in a folder made for it, that appears whole or not at all.
+
+    `digits` are the significant ones of numbers that are not whole; all if None.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    table.to_csv(partial, index=False, float_format=f"%.{digits}g" if digits else None)
+    partial.replace(path)

@@ -11,15 +11,7 @@ from cbbt.gradient_theory import expected, expected_guided, expected_in_subspace
 
 D = 16
 UNIT = ("sphere", "coordinate", "orthogonal")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Thousands of tiny products: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def seeded(seed=0):

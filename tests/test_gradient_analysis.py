@@ -14,18 +14,11 @@ from cbbt import gradient_noise as noise
 from cbbt.directions import DIRECTIONS
 from cbbt.gradient_plots import FAMILY_COLOURS, FIGURES
 from cbbt.gradient_training import accuracy_by_estimator
+from cbbt.tables import write_table
 
 matplotlib.use("Agg")
 NAMES = ("cat", "sailing boat", "car")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """A tiny tower: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -214,7 +207,7 @@ def test_tables_appear_whole_and_draw(problem, choices, tmp_path):
     assert set(tables) == set(FIGURES)
     for name, table in tables.items():
         path = tmp_path / "tables" / f"{name}.csv"
-        analysis.write_table(table, path)
+        write_table(table, path, digits=6)
         figure = FIGURES[name](pd.read_csv(path))
         figure.savefig(tmp_path / f"{name}.png", dpi=40)
         drawn = [axis for axis in figure.axes if axis.lines or axis.patches]

@@ -86,12 +86,11 @@ def _full_task(name, root, split: str) -> Task:
                 f"the folder that holds {CARDS[name].layout()}"
             )
         return READERS[split](CARDS[name], Path(root).expanduser())
-    if Path(name).expanduser().is_dir():
-        return read_folder(name)
-    raise DataError(_unknown(str(name)))
+    require_known(name)
+    return read_folder(name)
 
 
-def require_known(name: str) -> None:
+def require_known(name: str | Path) -> None:
     """Raises `DataError`, naming the choices, unless `name` is a task, a benchmark or a folder; reads nothing."""
     if name not in (*EMBEDDED, *CARDS) and not Path(name).expanduser().is_dir():
         raise DataError(_unknown(str(name)))
