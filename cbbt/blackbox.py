@@ -10,12 +10,14 @@ to the contexts through. Neither hands out weights.
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 
 import torch
 import torch.nn.functional as F
 
 from cbbt.ledger import Ledger
+from cbbt.memory import chunk_size
 from cbbt.models import LoadedModel, load_model
 from cbbt.text_tower import TextTower
 
@@ -72,9 +74,12 @@ class BlackBox:
         if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected:
             raise ValueError(f"expected images of shape (B, {', '.join(map(str, expected))}), got {tuple(pixels.shape)}")
         self.ledger.charge("images", len(pixels))
-        # TF32 convolutions would round features to ten bits of mantissa.
-        with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            return _behind[self][0].model.encode_image(pixels.to(self.device), normalize=normalize).float()
+        # An image's intermediate results take up to 32 times its pixels (RN50 24, RN50x16 29, ViT-B-16 16).
+        step = chunk_size(self.device, 32 * pixels[:1].numel() * 4)
+        encode = _behind[self][0].model.encode_image
+        with torch.no_grad(), full_precision():
+            parts = [encode(part.to(self.device), normalize=normalize).float() for part in pixels.split(step)]
+        return torch.cat(parts)
 
     def encode_prompts(self, contexts: torch.Tensor, class_names, position: str = "end") -> torch.Tensor:
         """Unit-norm text features (N, C, E) of N contexts with C class names.
@@ -86,13 +91,13 @@ class BlackBox:
         if not len(class_names):
             raise ValueError("encode_prompts needs at least one class name")
         self.ledger.charge("class_prompts", len(contexts) * len(class_names))
-        with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()), full_precision():
             return _behind[self][1].encode(contexts, class_names, position)
 
     def encode_texts(self, texts: list[str]) -> torch.Tensor:
         """Unit-norm features (n, E) of plain sentences; each counts as one class prompt."""
         self.ledger.charge("class_prompts", len(texts))
-        with torch.no_grad():
+        with torch.no_grad(), full_precision():
             return _behind[self][1].encode_texts(list(texts))
 
     def token_embeddings(self, words: str) -> torch.Tensor:
@@ -112,18 +117,24 @@ class BlackBox:
             images: unit-norm image features (B, E). labels: int64 (B,).
             offsets: logits (B, C) of an output-side adapter to add, or None.
 
-        The logits are τ · images · textᵀ + offsets, all N sets in one product.
+        The logits are τ · images · textᵀ + offsets, as many sets in one product as
+        the device's memory holds.
         """
         self.ledger.charge("loss_queries", len(text))
-        with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()):
-            n_sets, n_classes, width = text.shape
-            logits = self.logit_scale * (images @ text.reshape(-1, width).T).view(len(images), n_sets, n_classes)
-            if offsets is not None:
-                logits = logits + offsets[:, None]
-            # mean over the batch of −log softmax at the label, for every set
-            log_probability = F.log_softmax(logits, dim=-1)
-            chosen = labels[:, None, None].expand(-1, n_sets, 1)
-            return -log_probability.gather(-1, chosen)[..., 0].mean(dim=0)
+        # Of each logit live at once: the product, the sum, the log-probability, and a spare.
+        step = chunk_size(self.device, 4 * 4 * len(images) * text.shape[1])
+        with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()), full_precision():
+            return torch.cat([self._losses(part, images, labels, offsets) for part in text.split(step)])
+
+    def _losses(self, text, images, labels, offsets):
+        n_sets, n_classes, width = text.shape
+        logits = self.logit_scale * (images @ text.reshape(-1, width).T).view(len(images), n_sets, n_classes)
+        if offsets is not None:
+            logits = logits + offsets[:, None]
+        # mean over the batch of −log softmax at the label, for every set
+        log_probability = F.log_softmax(logits, dim=-1)
+        chosen = labels[:, None, None].expand(-1, n_sets, 1)
+        return -log_probability.gather(-1, chosen)[..., 0].mean(dim=0)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, D={self.context_dim}, E={self.embed_dim}, {self.ledger})"
@@ -136,6 +147,18 @@ class WhiteBox(BlackBox):
     """The same model, with gradients with respect to contexts; not for black-box methods."""
 
     differentiable = True
+
+
+@contextlib.contextmanager
+def full_precision():
+    """While open, products on a GPU keep fp32's 24 bits: TF32 has 11, and differences of losses drown in it."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def load_black_box(

@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock
 
+from cbbt.memory import chunk_size
 from cbbt.prompts import check_position, readable
 
 
@@ -37,17 +38,20 @@ class TextTower:
     Args:
         model: an `open_clip.CLIP` or `CustomTextCLIP` with a token embedding.
         tokenizer: the model's tokenizer; texts → int64 (n, context_length).
-        max_tokens: tokens evaluated at once; bounds the memory (an MLP block
-            holds 4 · max_tokens · width floats) without changing the result.
+        max_tokens: tokens evaluated at once; bounds the memory without changing
+            the result beyond rounding. Follows from the device's memory if None.
 
-    Raises ValueError for a text tower without a token embedding of its own.
+    Raises ValueError for a text tower without a token embedding of its own, or
+    whose tokenizer has no start-of-text and end-of-text token.
     """
 
-    def __init__(self, model, tokenizer, max_tokens: int = 8192):
+    def __init__(self, model, tokenizer, max_tokens: int | None = None):
         text = getattr(model, "text", model)
         if not hasattr(text, "token_embedding"):
             raise ValueError(f"{type(text).__name__} has no token embedding, so no context can be put into it")
-        self.model, self.text, self.tokenizer, self.max_tokens = model, text, tokenizer, max_tokens
+        if not (hasattr(tokenizer, "sot_token_id") and hasattr(tokenizer, "eot_token_id")):
+            raise ValueError(f"{type(tokenizer).__name__} has no start-of-text and end-of-text tokens, which prompts need")
+        self.model, self.text, self.tokenizer = model, text, tokenizer
         self.pool = getattr(text, "text_pool_type", None) or getattr(text, "pool_type", "argmax")
         blocks = text.transformer.resblocks
         self.causal = (
@@ -58,7 +62,16 @@ class TextTower:
         )
         self.context_dim = text.token_embedding.weight.shape[1]
         self.length = text.positional_embedding.shape[0]
+        self.max_tokens = max_tokens or self._tokens_at_once(blocks)
         self.start, self.end, self.stop = tokenizer.sot_token_id, tokenizer.eot_token_id, self.token_ids(".")
+
+    def _tokens_at_once(self, blocks) -> int:
+        # Per token and unit of width: 16 numbers within a block (8 of them in the MLP),
+        # and a key and a value in each.
+        weight = self.text.token_embedding.weight
+        per_token = weight.element_size() * self.context_dim * (16 + 2 * len(blocks))
+        # More at once is no faster on a CPU, whose caches it leaves.
+        return chunk_size(weight.device, per_token, most=8192 if weight.device.type == "cpu" else None)
 
     def token_ids(self, words: str) -> list[int]:
         """Ids of `words` without start and end of text."""
@@ -150,7 +163,7 @@ class TextTower:
     def _run(self, segments: list[torch.Tensor]) -> torch.Tensor:
         """Features (N, C, E) at the last token of the last segment."""
         blocks = self.text.transformer.resblocks
-        past = [[] for _ in blocks]  # per layer: (keys, values) of the segments so far
+        past = [[] for _ in blocks]  # per layer: (keys, values) of the segments before this one
         offset = 0
         for index, x in enumerate(segments):
             is_last_segment = index == len(segments) - 1
@@ -158,12 +171,14 @@ class TextTower:
             offset += x.shape[2]
             for layer, block in enumerate(blocks):
                 query, key, value = _query_key_value(block, x)
-                past[layer].append((key, value))
+                seen = [*past[layer], (key, value)]
+                if not is_last_segment:
+                    past[layer] = seen
                 if layer == len(blocks) - 1:
                     if not is_last_segment:
                         break  # only its keys and values are read
                     x, query = x[:, :, -1:], query[:, :, :, -1:]
-                x = x + block.ls_1(block.attn.out_proj(_attend(query, past[layer])))
+                x = x + block.ls_1(block.attn.out_proj(_attend(query, seen)))
                 x = x + block.ls_2(block.mlp(block.ln_2(x)))
         x = self.text.ln_final(x[:, :, -1])
         projection = self.text.text_projection
@@ -187,10 +202,15 @@ class TextTower:
         padded[:] = getattr(self.text, "pad_id", 0) or 0
         padded[:, : len(prompts[0])] = torch.tensor(prompts, device=device)
         places = [1 + i for i in range(half)] + [1 + i + name_ids.shape[1] for i in range(half, length)]
+        step = max(1, self.max_tokens // self.length)
         features = []
         for context in contexts if contexts.shape[1] == 1 else contexts[:, group]:
-            with _replaced_embeddings(self.text.token_embedding, context, places):
-                features.append(self.model.encode_text(padded))
+            context = context.expand(len(prompts), -1, -1)
+            parts = []
+            for some, their_context in zip(padded.split(step), context.split(step)):
+                with _replaced_embeddings(self.text.token_embedding, their_context, places):
+                    parts.append(self.model.encode_text(some))
+            features.append(torch.cat(parts))
         return torch.stack(features)
 
 

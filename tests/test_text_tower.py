@@ -80,3 +80,16 @@ def test_gradients_flow_through_the_white_box_tower(white_box):
 def test_too_long_a_prompt_is_refused_with_the_room_left(box):
     with pytest.raises(ValueError, match="8 tokens, but with 22 context vectors only 7 fit"):
         box.encode_prompts(torch.zeros(1, 22, 32), NAMES)
+
+
+def test_a_long_list_of_classes_is_chunked_on_the_full_length_path_too():
+    loaded = tiny_loaded(custom_text=True, no_causal_mask=True)
+    contexts = torch.randn(2, 8, 3, 32)
+    whole = TextTower(loaded.model, loaded.tokenizer).encode(contexts, NAMES)
+    parts = TextTower(loaded.model, loaded.tokenizer, max_tokens=70).encode(contexts, NAMES)
+    assert torch.allclose(whole, parts, atol=1e-6)
+
+
+def test_a_tokenizer_without_an_end_of_text_is_refused(loaded):
+    with pytest.raises(ValueError, match="function has no start-of-text"):
+        TextTower(loaded.model, lambda texts: loaded.tokenizer(texts))

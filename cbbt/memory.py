@@ -1,0 +1,40 @@
+"""How much memory a device has, and how much one question may take of it.
+
+Chunk sizes follow from the memory that is *installed*, not from what happens to be
+free: the size of a chunk is part of the last bits of a result, and a run that is
+killed and resumed must meet the same chunks again.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+# Of the installed memory, what the largest intermediate results of one question may
+# take together: several runs share a machine, and a model and its data lie there too.
+SHARE = 1 / 16
+CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def installed_memory(device: torch.device) -> int:
+    """Bytes of the GPU, or of the machine as far as its control group lets this process use it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in map(Path, CGROUP_LIMITS):
+        text = path.read_text().strip() if path.exists() else ""
+        if text.isdigit():
+            limits.append(int(text))
+    return min(limits)
+
+
+def chunk_size(device: torch.device, bytes_each: float, most: int | None = None) -> int:
+    """How many things of `bytes_each` fit into a question's share: a power of two, 1 … `most`.
+
+    A power of two, so that machines that differ by a little chunk alike.
+    """
+    fitting = max(1, int(SHARE * installed_memory(device) / bytes_each))
+    chunk = 1 << (fitting.bit_length() - 1)
+    return chunk if most is None else min(chunk, most)
