@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 import cbbt
+from cbbt.blackbox import BlackBox
 from cbbt.models import ModelError, load_model
+from cbbt.text_tower import TextTower
 from tests.conftest import TEXT, VISION
 
 CPU = torch.device("cpu")
@@ -126,14 +128,74 @@ def test_full_size_models_behind_the_same_wall(name, context_dim, embed_dim):
     box = cbbt.load_black_box(name, pretrained=None, device="cpu")
     assert (box.context_dim, box.embed_dim, box.image_size) == (context_dim, embed_dim, 224)
     assert box.encode_images(torch.zeros(1, 3, 224, 224)).shape == (1, embed_dim)
-    # the wall's fast path against open_clip's own function, on the same weights
-    loaded = load_model(name, None, CPU)
-    words = ["a photo of one very small old grey wild running house cat in the sun today"]
-    context = box.token_embeddings(words[0])[:16]
-    names = ["cat", "annual crop land", "boeing 7 3 7 200 series model x"]
-    for length in (1, 4, 16):
-        text = " ".join(words[0].split()[:length])
-        ids = loaded.tokenizer([f"{text} {name}." for name in names])
+
+
+@pytest.fixture(scope="module", params=["RN50", "ViT-B-16"])
+def full_size(request):
+    loaded = load_model(request.param, None, CPU)
+    return loaded, BlackBox(loaded, CPU)
+
+
+NAMES = [  # of one to eight tokens
+    "river", "annual crop", "annual crop land", "one very old house", "sea or lake or river",
+    "herbaceous vegetation land", "boeing 7 3 7 2 0", "one very small old grey house cat here",
+]  # fmt: skip
+WORDS = "a photo of one very small old grey wild running house cat in the sun today".split()
+
+
+def test_the_names_have_one_to_eight_tokens(full_size):
+    loaded, box = full_size
+    lengths = [len(box.token_embeddings(name)) for name in NAMES]
+    assert set(lengths) >= {1, 2, 3, 4, 5, 8} and max(lengths) == 8
+
+
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+@pytest.mark.parametrize("length", [1, 4, 16])
+def test_full_size_prompts_equal_open_clips_own_function(full_size, length, position):
+    loaded, box = full_size
+    words = WORDS[:length]
+    context = box.token_embeddings(" ".join(words))
+    half = {"end": length, "middle": length // 2, "front": 0}[position]
+    ids = loaded.tokenizer([" ".join(words[:half] + [name] + words[half:]) + "." for name in NAMES])
+    with torch.no_grad():
+        expected = loaded.model.encode_text(ids, normalize=True)
+    assert torch.allclose(box.encode_prompts(context[None], NAMES, position)[0], expected, atol=1e-5)
+
+
+def test_many_contexts_at_once_equal_each_alone_by_open_clips_path(full_size):
+    loaded, box = full_size
+    generator = torch.Generator().manual_seed(0)
+    contexts = 0.02 * torch.randn(256, 4, box.context_dim, generator=generator)
+    together = box.encode_prompts(contexts, NAMES)
+    tower = TextTower(loaded.model, loaded.tokenizer)
+    tower.causal = False  # open_clip's encode_text, the context put in the place of four tokens
+    for n in (0, 127, 255):
         with torch.no_grad():
-            expected = loaded.model.encode_text(ids, normalize=True)
-        assert torch.allclose(box.encode_prompts(context[None, :length], names)[0], expected, atol=1e-5)
+            alone = tower.encode(contexts[n : n + 1], NAMES)[0]
+        assert torch.allclose(together[n], alone, atol=1e-5)
+
+
+def test_full_size_images_equal_open_clips_own_function(full_size):
+    loaded, box = full_size
+    pixels = torch.randn(3, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = loaded.model.encode_image(pixels, normalize=True)
+    assert torch.allclose(box.encode_images(pixels), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name, causal", [
+    ("EVA02-B-16", True),
+    ("convnext_base", True),
+    ("ViTamin-S", True),
+    ("coca_ViT-B-32", False),  # a class token behind the text
+    ("MobileCLIP-S1", False),  # no causal mask
+])
+def test_other_families_equal_their_own_encode_text(name, causal):
+    loaded = load_model(name, None, CPU)
+    tower = TextTower(loaded.model, loaded.tokenizer)
+    assert tower.causal == causal
+    context = tower.embed(tower.token_ids("a photo of one"))
+    ids = loaded.tokenizer([f"a photo of one {class_name}." for class_name in NAMES[:3]])
+    with torch.no_grad():
+        expected = loaded.model.encode_text(ids, normalize=True)
+        assert torch.allclose(tower.encode(context[None], NAMES[:3])[0], expected, atol=1e-5)
