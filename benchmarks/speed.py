@@ -26,7 +26,9 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
+from cbbt.blackbox import load_black_box
 from cbbt.estimators import default_epsilon, estimate_gradient
+from cbbt.experiment import device_name
 from cbbt.models import load_model
 from cbbt.text_tower import TextTower
 
@@ -195,6 +197,37 @@ def step_table(backbone, directions, repeats, device) -> pd.DataFrame:
           "seconds_released_loop": round(seconds["released"], 3),
           "ratio": round(seconds["released"] / seconds["ours"], 1), "cosine_of_estimates": round(cosine, 5)}]
     )  # fmt: skip
+
+
+def plan_table(backbones, repeats, device) -> pd.DataFrame:
+    """What one run of the paper's grid costs: EuroSAT at 16 shots, q = 256, 150 epochs, a fresh view each.
+
+    Counts: 10 classes · 16 shots / 32 = 5 steps an epoch; 150 · 160 views, 40
+    validation and 8100 test images. Seconds from a whole step and a batch of 64 images.
+    """
+    steps, images = 150 * 5, 150 * 160 + 40 + 8100
+    rows = []
+    for backbone in backbones:
+        box = load_black_box(backbone, None, device=str(device))
+        names, context = class_names(10), box.token_embeddings("a")
+        features = F.normalize(torch.randn(32, box.embed_dim, device=device), dim=-1)
+        labels = torch.arange(32, device=device) % 10
+        pixels = torch.randn(64, 3, box.image_size, box.image_size)
+
+        def step():
+            estimate_gradient(
+                lambda contexts: box.losses(box.encode_prompts(contexts, names), features, labels),
+                context, q=256, generator=torch.Generator().manual_seed(0),
+            )  # fmt: skip
+
+        seconds = clock({"step": step, "images": lambda: box.encode_images(pixels)}, repeats, device)
+        rate = len(pixels) / seconds["images"]
+        rows.append(
+            {"backbone": backbone, "device": device_name(device), "seconds_per_step": round(seconds["step"], 3),
+             "images_per_second": round(rate, 1), "minutes_prompts": round(steps * seconds["step"] / 60, 1),
+             "minutes_images": round(images / rate / 60, 1)}
+        )  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def scaling_table(backbone, repeats, device) -> pd.DataFrame:

@@ -28,6 +28,7 @@ from cbbt.blackbox import load_black_box, load_white_box
 from cbbt.data import load_task
 from cbbt.data.augment import AUGMENTATIONS
 from cbbt.data.features import encode_items, encode_views
+from cbbt.data.load import READERS
 from cbbt.data.task import labels_of
 from cbbt.estimators import DIFFERENCES, DIRECTIONS, FACTORS
 from cbbt.fitting import Session, Support
@@ -36,6 +37,8 @@ from cbbt.methods import METHODS
 from cbbt.prompts import POSITIONS
 
 RECORD = "record.json"
+# Fields that runs were named without at first: at their defaults they stay outside the name.
+SINCE = ("split", "template", "class_names")
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,15 @@ class RunConfig:
 
     augmentation: str = "none"  # chosen on validation for the embedded model; the paper's is "cbbt"
     views: int = 1  # augmented views per shot, used in turn; `epochs` or more: a fresh one each epoch
+    split: str = "coop"  # of a benchmark; "torchvision" where CoOp's split file is not at hand
+    template: str | None = None  # a sentence with {}; the task's own if None
+    class_names: tuple | None = None  # in label order; the task's own if None
     judge: str = "test"  # the split that scores; "validation", the full pool, while choosing settings
 
     def __post_init__(self):
         _choose("method", self.method, METHODS)
+        if isinstance(self.class_names, list):
+            object.__setattr__(self, "class_names", tuple(self.class_names))  # as JSON and YAML write it
         for name, value in METHODS[self.method].defaults.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
@@ -105,6 +113,7 @@ class RunConfig:
             "factor": FACTORS,
             "augmentation": AUGMENTATIONS,
             "judge": ("test", "validation"),
+            "split": READERS,
         }
         for name, allowed in choices.items():
             _choose(name, getattr(self, name), allowed)
@@ -136,7 +145,11 @@ class RunConfig:
     @property
     def run_id(self) -> str:
         """A readable name that ends in a hash of every field."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        values = dataclasses.asdict(self)
+        for name in SINCE:
+            if values[name] == getattr(RunConfig, name):
+                del values[name]
+        text = json.dumps(values, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         dataset = Path(self.dataset).name
         return f"{dataset}-{self.backbone}-{self.method}-{self.shots}shot-seed{self.seed}-{digest}".replace("/", "-")
@@ -199,13 +212,14 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
     begun = time.perf_counter()
     method = METHODS[config.method]
-    task = load_task(config.dataset, shots=config.shots, seed=config.seed, root=root)
+    words = {"split": config.split, "template": config.template, "class_names": config.class_names}
+    task = load_task(config.dataset, shots=config.shots, seed=config.seed, root=root, **words)
     ledger = Ledger(journal=folder / "asked.jsonl" if folder else None)
     load = load_white_box if method.white_box else load_black_box
     box = load(config.backbone, config.pretrained, device=device, ledger=ledger)
     judge = box.with_ledger(Ledger())
 
-    judged = task.test if config.judge == "test" else load_task(config.dataset, root=root).val
+    judged = task.test if config.judge == "test" else load_task(config.dataset, root=root, **words).val
     reading = {"cache": cache, "workers": workers, "progress": progress}
     features = encode_items(judge, judged, **reading)
     labels = labels_of(judged).to(box.device)

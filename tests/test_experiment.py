@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 
 import cbbt
 from cbbt.experiment import RECORD
@@ -28,6 +29,8 @@ def lasting(record: dict) -> dict:
     ({"shots": -1}, ValueError, "shots must be at least 0"),
     ({"shots": 0}, ValueError, "'cbbt' needs shots ≥ 1"),
     ({"shots": 2.5}, TypeError, "shots must be int, got 2.5"),
+    ({"split": "zhou"}, ValueError, "coop, torchvision"),
+    ({"class_names": "cat"}, TypeError, "class_names must be"),
     ({"q": True}, TypeError, "q must be int"),
     ({"epsilon": -1.0}, ValueError, "epsilon must be positive or None"),
     ({"adapter_ratio": 1.5}, ValueError, r"\[0, 1\], got 1.5"),
@@ -44,6 +47,23 @@ def test_unknown_settings_name_the_nearest():
         cbbt.RunConfig.from_dict({"dataset": "digits", "epoch": 3})
 
 
+def test_a_folder_of_ones_own_is_run_with_ones_own_words(tmp_path):
+    for label, name in enumerate(("n01", "n02")):
+        (tmp_path / "birds" / name).mkdir(parents=True)
+        for index in range(12):
+            Image.new("RGB", (40, 30), (20 * index, 200 * label, 40)).save(tmp_path / "birds" / name / f"{index}.png")
+    values = {"dataset": str(tmp_path / "birds"), "method": "zero_shot", "shots": 0}
+    own = cbbt.RunConfig.from_dict(values | {"template": "a {}.", "class_names": ["red circle", "green circle"]})
+    assert own.class_names == ("red circle", "green circle")
+    first, record = cbbt.run(own, out=tmp_path / "runs"), cbbt.load_records(tmp_path / "runs")[0]
+    assert cbbt.RunConfig.from_dict(record["config"]) == own and record["scores"] == first["scores"]
+    assert record["n_classes"] == 2 and 0 <= record["scores"]["test_accuracy"] <= 100
+    with pytest.raises(cbbt.DataError, match="2 names in label order"):
+        cbbt.run(cbbt.RunConfig.from_dict(values | {"class_names": ["red circle"]}))
+    with pytest.raises(cbbt.DataError, match="for benchmarks"):
+        cbbt.run(cbbt.RunConfig.from_dict(values | {"split": "torchvision"}))
+
+
 def test_an_unknown_dataset_is_refused_with_the_choices():
     with pytest.raises(ValueError, match="digits"):
         cbbt.run(cbbt.RunConfig("digit"))
@@ -55,6 +75,8 @@ def test_run_id_depends_on_every_setting_and_on_nothing_else():
     changed = {dataclasses.replace(base, **change).run_id for change in
                ({"q": 65}, {"seed": 2}, {"epsilon": 0.1}, {"judge": "validation"}, {"position": "front"})}
     assert len(changed | {base.run_id}) == 6
+    words = [{"split": "torchvision"}, {"template": "{}"}, {"class_names": ("a", "b")}]
+    assert len({dataclasses.replace(base, **change).run_id for change in words} | {base.run_id}) == 4
     assert cbbt.RunConfig("digits", prompt_lr=1).run_id == cbbt.RunConfig("digits", prompt_lr=1.0).run_id
 
 
