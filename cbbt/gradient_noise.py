@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 from tqdm.auto import tqdm
 
 from cbbt.directions import DIRECTIONS
@@ -24,12 +26,15 @@ from cbbt.gradient_theory import expected_with_noise, relative_variance
 from cbbt.seeding import generator_for
 
 PRECISIONS = {
-    "float32": None,
+    "model in float64": ("model", torch.float64),
+    "float32": (None, torch.float32),
+    "products in TF32": ("products", None),
     "features in float16": ("features", torch.float16),
     "features in bfloat16": ("features", torch.bfloat16),
     "model in float16": ("model", torch.float16),
     "model in bfloat16": ("model", torch.bfloat16),
 }
+PRODUCTS = (F.linear, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.einsum, torch.bmm)
 
 
 # ---- against the step --------------------------------------------------------
@@ -154,17 +159,21 @@ def cosine_by_precision(
 
     "features in …": the model runs in float32, text and image features are rounded
     on their way out. "model in …": matrix products run in that type, by autocast, as
-    services do to save time. Truth is the float32 gradient by backpropagation.
+    services do to save time; in float64 everything does. "products in TF32": inputs of
+    matrix products keep ten bits of mantissa, as on a GPU that is allowed to save
+    time so. Truth is the float64 gradient by backpropagation.
     Columns: precision, epsilon, repeat, cosine, squared_cosine, norm_ratio, is_default.
     """
     default = default_epsilon(problem.dimension)
     table = []
     for precision, repeat in tqdm(grid(PRECISIONS, range(repeats)), desc="precision", disable=not progress, leave=False):
         rows = problem.batch(batch_size, seed, repeat)
-        truth, loss = problem.gradient(rows), rounded_loss(problem, rows, precision)
+        with Converted(torch.Tensor.double):
+            truth = problem.gradient(rows)
+        loss, point = rounded_loss(problem, rows, precision), problem.context.double()
         for epsilon in sorted({*epsilons, default}):
             generator = generator_for(seed, "precision", repeat)
-            estimate = estimate_gradient(loss, problem.context, q, epsilon, generator=generator)
+            estimate = estimate_gradient(loss, point, q, epsilon, generator=generator)
             keys = {"precision": precision, "epsilon": epsilon, "repeat": repeat}
             table.append(keys | agreement(estimate.gradient, truth) | {"is_default": epsilon == default})
     return pd.DataFrame(table)
@@ -172,17 +181,45 @@ def cosine_by_precision(
 
 def rounded_loss(problem: PromptProblem, rows: torch.Tensor, precision: str):
     """The loss on images `rows` as a service of that precision, a key of `PRECISIONS`, leads to."""
-    place, kind = PRECISIONS[precision] or (None, torch.float32)
+    place, kind = PRECISIONS[precision]
+    serving = {
+        "products": lambda: Converted(to_tf32, PRODUCTS),
+        "model": lambda: torch.autocast(problem.features.device.type, kind),
+    }.get(place, nullcontext)
+    if kind == torch.float64:
+        serving = lambda: Converted(torch.Tensor.double)  # noqa: E731
     served = kind if place == "features" else torch.float32
     features, labels = problem.features[rows].to(served).float(), problem.labels[rows]
 
     def loss(contexts):
-        device = problem.features.device.type
-        with torch.autocast(device, kind) if place == "model" else nullcontext():
+        with serving():
             text = problem.box.encode_prompts(contexts, problem.class_names)
+            if kind == torch.float64:
+                return problem.box.losses(text, features, labels)
         return problem.box.losses(text.to(served).float(), features, labels)
 
     return loss
+
+
+class Converted(TorchFunctionMode):
+    """While open, float32 inputs of `functions` (of every torch function if None) pass through `convert`."""
+
+    def __init__(self, convert, functions=None):
+        super().__init__()
+        self.convert, self.functions = convert, functions
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if self.functions is None or function in self.functions:
+            args, kwargs = tree_map_only(torch.Tensor, self._converted, (args, kwargs or {}))
+        return function(*args, **(kwargs or {}))
+
+    def _converted(self, tensor: torch.Tensor) -> torch.Tensor:
+        return self.convert(tensor) if tensor.dtype == torch.float32 else tensor
+
+
+def to_tf32(tensor: torch.Tensor) -> torch.Tensor:
+    """A float32 tensor rounded to the ten bits of mantissa that TF32 keeps of its 23."""
+    return ((tensor.contiguous().view(torch.int32) + (1 << 12)) & ~((1 << 13) - 1)).view(torch.float32)
 
 
 # ---- the batch's own noise ---------------------------------------------------

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from cbbt.directions import DIRECTIONS, guided, principal_directions, sphere, subspace
+from cbbt.directions import DIRECTIONS, guided, principal_directions, remembering, sphere, subspace
 from cbbt.estimators import default_epsilon, estimate_gradient
 from cbbt.gradient_theory import expected, expected_guided, expected_in_subspace, expected_with_noise
 
@@ -109,6 +109,29 @@ def test_subspace_sees_the_projection_only():
     cosines = torch.cosine_similarity(estimates, gradient[None])
     assert_mean(cosines**2, theory.squared_cosine, theory.squared_cosine / 5**2)
     assert_mean(estimates.square().sum(1), theory.norm_ratio**2)
+
+
+@pytest.mark.parametrize("known", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("q", [1, 4, D])
+def test_remembering_is_exact_along_the_past_and_shrunk_elsewhere(q, known):
+    gradient, other = torch.eye(D, dtype=torch.float64)[:2]
+    previous = math.sqrt(known) * gradient + math.sqrt(1 - known) * other
+    estimates = simulate(remembering(previous), q, gradient.expand(3000, D))
+    # E[ĝ]: the component along `previous`, and of the rest (q − 1)/(d − 1).
+    along = (previous @ gradient) * previous
+    assert_mean(estimates, along + (q - 1) / (D - 1) * (gradient - along))
+    share = known + (1 - known) * (q - 1) / (D - 1)
+    assert_mean(torch.cosine_similarity(estimates, gradient.expand_as(estimates)) ** 2, share)
+    assert_mean((estimates - gradient).square().sum(1), 1 - share)
+
+
+def test_remembering_starts_with_a_haar_frame_and_refuses_too_many():
+    probes, readouts = remembering(None)(4, D, seeded())
+    assert torch.allclose(probes @ probes.T, torch.eye(4), atol=1e-6) and torch.equal(readouts, 4 * probes)
+    cosines = torch.cosine_similarity(simulate(remembering(None), 4, generic(3000, D)), generic(3000, D))
+    assert_mean(cosines**2, 4 / D)
+    with pytest.raises(ValueError, match=f"{D} dimensions has no {D + 1}"):
+        remembering(None)(D + 1, D, seeded())
 
 
 @pytest.mark.parametrize("mixing", [0.3, 1.0])

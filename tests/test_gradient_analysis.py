@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from cbbt import gradient_analysis as analysis
 from cbbt import gradient_noise as noise
+from cbbt.gradient_theory import expected
 from cbbt.directions import DIRECTIONS
 from cbbt.gradient_plots import FAMILY_COLOURS, FIGURES
 from cbbt.gradient_training import accuracy_by_estimator
@@ -163,6 +164,37 @@ def test_served_precision_rounds_what_it_says(problem):
     torch.testing.assert_close(exact, problem.loss(rows)(point))
     half = noise.rounded_loss(problem, rows, "features in float16")(point)
     assert half.dtype == torch.float32 and 0 < (half - exact).abs().item() < 1e-2
+
+
+def test_tf32_keeps_ten_bits():
+    values = torch.tensor([1.0, 1 + 2**-10, 1 + 2**-12, -(1 + 3 * 2**-12), 3e-30, 0.0])
+    expected = torch.tensor([1.0, 1 + 2**-10, 1.0, -(1 + 2**-10), 3e-30, 0.0])
+    torch.testing.assert_close(noise.to_tf32(values), expected, rtol=2**-11, atol=0)
+    assert noise.to_tf32(values)[:4].tolist() == expected[:4].tolist()
+
+
+def test_the_reference_is_double_and_tf32_rounds_products_alone(problem):
+    rows, point = torch.arange(6), problem.context[None].double()
+    double = noise.rounded_loss(problem, rows, "model in float64")(point)
+    single = noise.rounded_loss(problem, rows, "float32")(point)
+    tf32 = noise.rounded_loss(problem, rows, "products in TF32")(point)
+    assert double.dtype == torch.float64
+    assert 0 < (double - single).abs().item() < 1e-5 < (double - tf32).abs().item() < 1e-1
+    table = noise.cosine_by_precision(problem, [1e-6], q=32, repeats=3, batch_size=6)
+    tiny = means(table[table.epsilon == 1e-6], "precision")
+    usual = means(table[table.is_default], "precision")
+    assert tiny["model in float64"] == pytest.approx(usual["model in float64"], abs=0.02)
+    assert tiny["float32"] < tiny["model in float64"] - 0.1
+
+
+@pytest.mark.parametrize("family, squared_cosine", [("orthogonal", 1 / 2), ("sphere", 1 / 3)])
+def test_at_half_the_dimension_frames_see_half_and_independent_directions_a_third(problem, family, squared_cosine):
+    choices, q = {family: analysis.plain_family(family)}, problem.dimension // 2
+    measured = analysis.cosine_by_queries(problem, choices, [q], repeats=60, batch_size=6).squared_cosine
+    error = measured.std() / len(measured) ** 0.5
+    exact = expected(q, problem.dimension, family).squared_cosine  # of a linear loss
+    assert exact == pytest.approx(squared_cosine, abs=0.02)
+    assert abs(measured.mean() - exact) < 4 * error + 0.01  # and the curvature over one step
 
 
 def test_errors_of_batch_and_estimator_add_up(problem):
