@@ -14,7 +14,8 @@ a token sees only what stands before it, so
 A prompt is therefore a chain of *segments*, each an embedding block of shape
 (n, c, length, D) with n in {1, N} and c in {1, C}: a segment is computed once for
 all contexts (classes) it does not depend on, and its keys and values broadcast to
-the segments that follow. Classes with equally long names are evaluated together.
+the segments that follow. Classes with equally long names are evaluated together,
+all lengths behind the same prefix.
 
 Plain torch operations, so it runs on CPU and GPU and under autograd. Towers that
 are not causal go through open_clip's own `encode_text` at full length.
@@ -104,17 +105,14 @@ class TextTower:
                     f"class name {name!r} has {len(ids)} tokens, but with {contexts.shape[2]} context vectors "
                     f"only {max(room, 0)} fit into the text tower's {self.length} positions"
                 )
-        encode_block = self._encode_causal if self.causal else self._encode_full_length
         by_length: dict[int, list[int]] = {}
         for index, ids in enumerate(names):
             by_length.setdefault(len(ids), []).append(index)
-        features: list[torch.Tensor] = []
-        order: list[int] = []
-        for group in by_length.values():
-            order += group
-            features.append(encode_block(contexts, torch.tensor([names[i] for i in group]), group, position))
-        inverse = torch.tensor(order).argsort().to(contexts.device)
-        return F.normalize(torch.cat(features, dim=1)[:, inverse], dim=-1)
+        groups = [(group, torch.tensor([names[index] for index in group])) for group in by_length.values()]
+        evaluate = self._encode_causal if self.causal else self._encode_full_length
+        features = evaluate(contexts, groups, position)
+        inverse = torch.tensor([index for group, _ in groups for index in group]).argsort().to(contexts.device)
+        return F.normalize(features[:, inverse], dim=-1)
 
     def _check_contexts(self, contexts: torch.Tensor, n_classes: int) -> torch.Tensor:
         """Contexts as (N, 1 or C, M, D) on the tower's device, or ValueError."""
@@ -131,65 +129,85 @@ class TextTower:
 
     # ---- causal towers -------------------------------------------------------
 
-    def _encode_causal(self, contexts, name_ids, group, position):
-        """Features (N, len(group), E), not normalised, of names of one length."""
-        per_prompt = name_ids.shape[1] + 2 + (contexts.shape[2] if position != "end" or contexts.shape[1] > 1 else 0)
-        class_step = max(1, min(len(group), self.max_tokens // per_prompt))
-        context_step = max(1, self.max_tokens // (per_prompt * class_step))
+    def _encode_causal(self, contexts, groups, position):
+        """Features (N, C, E), not normalised, classes in the order of the groups."""
+        length, shared = contexts.shape[2], contexts.shape[1] == 1
+        half = {"end": length, "middle": length // 2, "front": 0}[position]
+        start = self.embed([self.start])[None, None]
+        stop = self.embed(self.stop + [self.end])[None, None]
         rows = []
-        for n in range(0, len(contexts), context_step):
+        for block in contexts.split(max(1, self.max_tokens // (1 + length))):
+            before, after = block[:, :, :half], block[:, :, half:]
+            # What no class has a part in is evaluated once for all classes.
+            past = [[] for _ in self.text.transformer.resblocks]
+            for segment in _merge([start, before] if shared else [start]):
+                past, _ = self._evaluate(past, segment)
             columns = []
-            for c in range(0, len(group), class_step):
-                block = contexts[n : n + context_step]
-                if contexts.shape[1] > 1:
-                    block = block[:, group[c : c + class_step]]
-                columns.append(self._run(self._segments(block, name_ids[c : c + class_step], position)))
+            for group, ids in groups:
+                # Names behind a context differ with it; names in front are the same for all.
+                names = self.embed(ids)[None].expand(len(block) if half else 1, -1, -1, -1)
+                rest = [names, after, stop] if shared else [before[:, group], names, after[:, group], stop]
+                columns.append(self._finish(past, rest, len(block), len(group)))
             rows.append(torch.cat(columns, dim=1))
         return torch.cat(rows)
 
-    def _segments(self, contexts, name_ids, position) -> list[torch.Tensor]:
-        """Embedding blocks (n, c, length, D) in the order of the prompt."""
-        start = self.embed([self.start])[None, None]
-        names = self.embed(name_ids)[None]
-        stop = self.embed(self.stop + [self.end])[None, None]
-        half = contexts.shape[2] // 2
-        blocks = {
-            "end": [start, contexts, names, stop],
-            "middle": [start, contexts[:, :, :half], names, contexts[:, :, half:], stop],
-            "front": [start, names, contexts, stop],
-        }[position]
-        return _merge([block for block in blocks if block.shape[2]])
+    def _finish(self, past, segments, n: int, c: int) -> torch.Tensor:
+        """Features (n, c, E) of the prompts that go on from `past` with `segments`, as many at once as fit."""
+        per_prompt = sum(segment.shape[2] for segment in segments)
+        class_step = max(1, min(c, self.max_tokens // per_prompt))
+        context_step = max(1, self.max_tokens // (per_prompt * class_step))
+        rows = []
+        for i in range(0, n, context_step):
+            kept = [[tuple(_part(t, 0, i, context_step) for t in pair) for pair in layer] for layer in past]
+            columns = []
+            for j in range(0, c, class_step):
+                seen = kept
+                *early, last = _merge([_part(_part(s, 0, i, context_step), 1, j, class_step) for s in segments])
+                for segment in early:
+                    seen, _ = self._evaluate(seen, segment)
+                columns.append(self._evaluate(seen, last, read=True)[1])
+            rows.append(torch.cat(columns, dim=1))
+        return torch.cat(rows)
 
-    def _run(self, segments: list[torch.Tensor]) -> torch.Tensor:
-        """Features (N, C, E) at the last token of the last segment."""
+    def _evaluate(self, past, x, read: bool = False):
+        """Run the segment x (n, c, length, D) that follows `past`.
+
+        Returns `past` with its keys and values (a list of pairs per layer) and None, or,
+        if `read`, None and the features (n, c, E) at its last token.
+        """
         blocks = self.text.transformer.resblocks
-        past = [[] for _ in blocks]  # per layer: (keys, values) of the segments before this one
-        offset = 0
-        for index, x in enumerate(segments):
-            is_last_segment = index == len(segments) - 1
-            x = x + self.text.positional_embedding[offset : offset + x.shape[2]]
-            offset += x.shape[2]
-            for layer, block in enumerate(blocks):
-                query, key, value = _query_key_value(block, x)
-                seen = [*past[layer], (key, value)]
-                if not is_last_segment:
-                    past[layer] = seen
-                if layer == len(blocks) - 1:
-                    if not is_last_segment:
-                        break  # only its keys and values are read
-                    x, query = x[:, :, -1:], query[:, :, :, -1:]
-                x = x + block.ls_1(block.attn.out_proj(_attend(query, seen)))
-                x = x + block.ls_2(block.mlp(block.ln_2(x)))
+        offset = sum(key.shape[-2] for key, _ in past[0])
+        x = x + self.text.positional_embedding[offset : offset + x.shape[2]]
+        extended = []
+        for layer, block in enumerate(blocks):
+            query, key, value = _query_key_value(block, x)
+            seen = [*past[layer], (key, value)]
+            if not read:
+                extended.append(seen)
+            if layer == len(blocks) - 1:
+                if not read:
+                    return extended, None  # of the last layer only keys and values are needed
+                x, query = x[:, :, -1:], query[:, :, :, -1:]
+            x = x + block.ls_1(block.attn.out_proj(_attend(query, seen)))
+            x = x + block.ls_2(block.mlp(block.ln_2(x)))
         x = self.text.ln_final(x[:, :, -1])
         projection = self.text.text_projection
-        if projection is None:
-            return x
-        return projection(x) if isinstance(projection, torch.nn.Linear) else x @ projection
+        if projection is not None:
+            x = projection(x) if isinstance(projection, torch.nn.Linear) else x @ projection
+        return None, x
 
     # ---- any other tower -----------------------------------------------------
 
-    def _encode_full_length(self, contexts, name_ids, group, position):
+    def _encode_full_length(self, contexts, groups, position):
         """The same features through `encode_text`, one padded prompt each."""
+        columns = []
+        for group, ids in groups:
+            their_contexts = contexts if contexts.shape[1] == 1 else contexts[:, group]
+            columns.append(self._encode_padded(their_contexts, ids, position))
+        return torch.cat(columns, dim=1)
+
+    def _encode_padded(self, contexts, name_ids, position):
+        """Features (N, c, E) of names of one length."""
         length = contexts.shape[2]
         half = {"end": length, "middle": length // 2, "front": 0}[position]
         prompts = []
@@ -204,7 +222,7 @@ class TextTower:
         places = [1 + i for i in range(half)] + [1 + i + name_ids.shape[1] for i in range(half, length)]
         step = max(1, self.max_tokens // self.length)
         features = []
-        for context in contexts if contexts.shape[1] == 1 else contexts[:, group]:
+        for context in contexts:
             context = context.expand(len(prompts), -1, -1)
             parts = []
             for some, their_context in zip(padded.split(step), context.split(step)):
@@ -236,8 +254,9 @@ def _merge(blocks: list[torch.Tensor]) -> list[torch.Tensor]:
     A later segment is never cheaper than an earlier one it must attend to, so
     joining [names, stop] saves a pass without computing anything twice.
     """
-    merged = [blocks[0]]
-    for block in blocks[1:]:
+    first, *others = [block for block in blocks if block.shape[2]]
+    merged = [first]
+    for block in others:
         n, c = merged[-1].shape[:2]
         if block.shape[0] in (1, n) and block.shape[1] in (1, c):
             block = block.expand(n, c, *block.shape[2:])
@@ -246,6 +265,12 @@ def _merge(blocks: list[torch.Tensor]) -> list[torch.Tensor]:
             shape = (max(n, block.shape[0]), max(c, block.shape[1]))
             merged.append(block.expand(*shape, *block.shape[2:]))
     return merged
+
+
+def _part(tensor: torch.Tensor, axis: int, start: int, step: int) -> torch.Tensor:
+    """Entries start … start + step of an axis, or all of an axis of one, which broadcasts."""
+    size = tensor.shape[axis]
+    return tensor if size == 1 else tensor.narrow(axis, start, min(step, size - start))
 
 
 def _query_key_value(block, x):
