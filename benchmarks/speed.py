@@ -1,11 +1,14 @@
 """How fast prompts are encoded and a step is made, against the arithmetic.
 
     python benchmarks/speed.py [--backbones RN50 ViT-B-16] [--classes 10 100 1000]
-        [--contexts 1 4 16] [--directions 64] [--repeats 3] [--device cpu] [--out figures/data]
+        [--contexts 1 4 16] [--directions 64] [--repeats 3] [--memory 10 100 1000]
+        [--device cpu] [--out figures/data]
 
 Random weights: speed does not depend on their values. Every ratio is between
-medians measured in this one run, alternating, after a warm-up. Writes
-`speed_text.csv`, `speed_step.csv` and `speed_scaling.csv` and prints them.
+medians measured in this one run, alternating, after a warm-up. Writes and prints
+`speed_text.csv`, `speed_step.csv` (against the released loop), `speed_plan.csv` (a
+run of the paper's grid), `speed_run.csv` (runs of the embedded profile),
+`speed_memory.csv` and `speed_scaling.csv`.
 
 - *padded* is open_clip's own `encode_text` path at the full 77 tokens.
 - *cut* is the same path cut right after the last end-of-text token.
@@ -20,12 +23,15 @@ import argparse
 import resource
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
 
+import cbbt
 from cbbt.blackbox import load_black_box
 from cbbt.estimators import default_epsilon, estimate_gradient
 from cbbt.experiment import device_name
@@ -246,6 +252,40 @@ def scaling_table(backbone, repeats, device) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def run_table(repeats) -> pd.DataFrame:
+    """Whole runs of the embedded profile: digits at 16 shots, one seed, start-up of Python apart."""
+    calls = {name: (lambda name=name: cbbt.run(cbbt.RunConfig("digits", name))) for name in ("zero_shot", "adapter", "cbbt", "cbbt_plus")}
+    seconds = clock(calls, repeats, torch.device("cpu"))
+    queries = {name: call()["queries"]["class_prompts"] for name, call in calls.items()}
+    return pd.DataFrame(
+        {"method": name, "seconds": round(seconds[name], 2), "class_prompts": queries[name]} for name in calls
+    )
+
+
+def one_step(backbone: str, classes: int, directions: int) -> tuple[float, float]:
+    """Seconds of one estimate of the prompt's gradient, and peak memory of this process in GB."""
+    box = load_black_box(backbone, None, device="cpu")
+    features = F.normalize(torch.randn(32, box.embed_dim), dim=-1)
+    labels, names = torch.arange(32) % classes, class_names(classes)
+    begun = time.perf_counter()
+    estimate_gradient(
+        lambda contexts: box.losses(box.encode_prompts(contexts, names), features, labels),
+        box.token_embeddings("a"), q=directions, generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    return time.perf_counter() - begun, peak_memory(box.device)
+
+
+def memory_table(backbone, classes) -> pd.DataFrame:
+    """A step of the paper's q = 256 for ever more classes, each in a process of its own."""
+    rows = []
+    for count in classes:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            seconds, peak = pool.submit(one_step, backbone, count, 256).result()
+        rows.append({"backbone": backbone, "classes": count, "directions": 256, "seconds": round(seconds, 1), "peak_memory_gb": round(peak, 2)})
+        print(rows[-1], flush=True)
+    return pd.DataFrame(rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbones", nargs="+", default=["RN50", "ViT-B-16"])
@@ -254,6 +294,7 @@ def main() -> None:
     parser.add_argument("--directions", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--memory", nargs="*", type=int, default=[10, 100], help="classes of the memory table; 1000: 8 minutes")
     parser.add_argument("--out", type=Path, default=Path("figures/data"))
     options = parser.parse_args()
     device = torch.device(options.device)
@@ -261,6 +302,9 @@ def main() -> None:
     with torch.no_grad():
         tables = {
             "speed_step": step_table(options.backbones[0], 16, options.repeats, device),
+            "speed_plan": plan_table(options.backbones, options.repeats, device),
+            "speed_run": run_table(options.repeats),
+            "speed_memory": memory_table(options.backbones[0], options.memory),
             "speed_scaling": scaling_table(options.backbones[0], options.repeats, device),
             "speed_text": text_table(
                 options.backbones, options.classes, options.contexts, options.directions, options.repeats, device

@@ -113,6 +113,28 @@ def accuracy_against_queries(curves: pd.DataFrame, shots: int, methods: list[str
 
 
 @mpl.rc_context(STYLE)
+def accuracy_against_images(runs: pd.DataFrame, methods: list[str] | None = None) -> Figure:
+    """Test accuracy at the end of the fit against images encoded for it, a panel per data set.
+
+    One point per number of shots: a fit encodes its support set once, whatever it
+    does with it. Lines are means over seeds, bands ± one standard deviation. Needs
+    columns dataset, backbone, method, shots, seed, images, test_accuracy.
+    """
+    require(runs, [SCORE, "images"])
+    chosen = of_methods(runs, methods)
+    datasets, drawn = dataset_order(chosen), method_order(chosen.method)
+    figure, axes, spare = panel_axes(len(datasets), "images encoded")
+    for ax, name in zip(axes, datasets):
+        for method in drawn:
+            _line(ax, chosen[(chosen.dataset == name) & (chosen.method == method)], "images", SCORE, method)
+        ax.set_xscale("log")
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set_title(short_name(name))
+    _legend(figure, spare, [_handle(method) for method in drawn], _band_note(chosen))
+    return figure
+
+
+@mpl.rc_context(STYLE)
 def training_curves(
     curves: pd.DataFrame, dataset: str, shots: int | None = None, methods: list[str] | None = None
 ) -> Figure:

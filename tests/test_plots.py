@@ -27,7 +27,7 @@ def grid(datasets=DATASETS, methods=tuple(GAINS), shots=(1, 16), seeds=(1, 2, 3)
                     key = {"dataset": dataset, "backbone": "mini", "method": method, "shots": k, "seed": seed}
                     accuracy = 50 + GAINS[method] * np.log2(1 + k) / 4 + (rng.normal() if k else 0)
                     per_epoch = {"cbbt": 3250, "coop": 50}.get(method, 0)
-                    row = key | {"test_accuracy": accuracy, "class_prompts": 10 + epochs * per_epoch}
+                    row = key | {"test_accuracy": accuracy, "images": 20 * k, "class_prompts": 10 + epochs * per_epoch}
                     if method not in ("zero_shot", "tip_adapter"):
                         row |= {"test_accuracy_best_val": accuracy - 0.5, "test_accuracy_official_selection": accuracy + 1}
                         curves += [
@@ -44,6 +44,7 @@ RUNS, CURVES = grid()
 FIGURES = {  # name → function of (runs, curves)
     "accuracy_against_shots": lambda runs, curves: plots.accuracy_against_shots(runs),
     "accuracy_against_queries": lambda runs, curves: plots.accuracy_against_queries(curves, 16),
+    "accuracy_against_images": lambda runs, curves: plots.accuracy_against_images(runs),
     "training_curves": lambda runs, curves: plots.training_curves(curves, "digits", 16),
     "gain_over_zero_shot": lambda runs, curves: comparison_plots.gain_over_zero_shot(runs, 16, ("cbbt", "adapter")),
     "selection_comparison": lambda runs, curves: comparison_plots.selection_comparison(runs, 16),
@@ -54,6 +55,7 @@ FIGURES = {  # name → function of (runs, curves)
 NEEDS = {
     "accuracy_against_shots": "test_accuracy",
     "accuracy_against_queries": "class_prompts",
+    "accuracy_against_images": "images",
     "training_curves": "train_loss",
     "gain_over_zero_shot": "test_accuracy",
     "selection_comparison": "test_accuracy_best_val",
