@@ -33,12 +33,13 @@ test: setup
 
 figures: setup
 	mkdir -p results
-	papermill notebooks/04_figures.ipynb results/04_figures.ipynb --log-level ERROR --no-progress-bar
-	papermill notebooks/A2_collaboration.ipynb results/A2_collaboration.ipynb --log-level ERROR --no-progress-bar
+	for name in 04_figures A2_collaboration A3_fewer_queries; do \
+		papermill notebooks/$$name.ipynb results/$$name.ipynb --log-level ERROR --no-progress-bar || exit 1; done
+	papermill notebooks/A4_speed.ipynb results/A4_speed.ipynb -p measure False --log-level ERROR --no-progress-bar
 
 # Run the notebooks again with their defaults, in place, as they are committed.
 notebooks: setup
-	jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False --log-level ERROR notebooks/0*.ipynb notebooks/A2*.ipynb
+	jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False --log-level ERROR notebooks/0*.ipynb notebooks/A[234]*.ipynb
 
 lab: setup
 	jupyter lab notebooks

@@ -118,7 +118,8 @@ def text_table(backbones, classes, lengths, directions, repeats, device) -> pd.D
         for count in classes:
             names = class_names(count)
             for length in lengths:
-                contexts = 0.02 * torch.randn(directions, length, tower.context_dim, device=device)
+                many = max(1, min(directions, 6400 // count))  # a thousand classes: six contexts say as much
+                contexts = 0.02 * torch.randn(many, length, tower.context_dim, device=device)
                 few = contexts[: max(1, 20 // count)]  # the padded path is too slow for all
                 few_names = names[: 20 * len(few)]
                 longest = max(len(tower.token_ids(name)) for name in few_names)
@@ -140,7 +141,7 @@ def text_table(backbones, classes, lengths, directions, repeats, device) -> pd.D
                         "backbone": backbone,
                         "classes": count,
                         "context_length": length,
-                        "contexts": directions,
+                        "contexts": many,
                         "prompts_per_second": round(prompts / seconds["tower"]),
                         "over_padded": round(seconds["padded"] / few_prompts * prompts / seconds["tower"], 1),
                         "over_cut": round(seconds["cut"] / few_prompts * prompts / seconds["tower"], 1),
@@ -237,18 +238,25 @@ def plan_table(backbones, repeats, device) -> pd.DataFrame:
 
 
 def scaling_table(backbone, repeats, device) -> pd.DataFrame:
-    """Seconds as one of directions, classes, context length grows, the others fixed."""
-    loaded = load_model(backbone, None, device)
-    tower = TextTower(loaded.model, loaded.tokenizer)
-    base = {"directions": 16, "classes": 10, "context_length": 1}
+    """Seconds to score perturbed prompts as one of the sizes of a step grows, the others fixed."""
+    box = load_black_box(backbone, None, device=str(device))
+    base = {"directions": 16, "classes": 10, "context_length": 1, "images": 32}
+    growing = {
+        "directions": (4, 16, 64, 256),
+        "classes": (10, 40, 160),
+        "context_length": (1, 4, 16),
+        "images": (32, 1_000, 32_000),
+    }
     rows = []
-    for axis, values in (("directions", (4, 16, 64)), ("classes", (10, 40, 160)), ("context_length", (1, 4, 16))):
+    for axis, values in growing.items():
         for value in values:
-            setting = base | {axis: value}
-            contexts = 0.02 * torch.randn(setting["directions"], setting["context_length"], tower.context_dim, device=device)
-            names = class_names(setting["classes"])
-            seconds = clock({"tower": lambda: tower.encode(contexts, names)}, repeats, device)["tower"]
-            rows.append({"axis": axis, **setting, "seconds": round(seconds, 4)})
+            size = base | {axis: value}
+            contexts = 0.02 * torch.randn(size["directions"], size["context_length"], box.context_dim, device=device)
+            names = class_names(size["classes"])
+            features = F.normalize(torch.randn(size["images"], box.embed_dim, device=device), dim=-1)
+            labels = torch.arange(size["images"], device=device) % size["classes"]
+            step = {"step": lambda: box.losses(box.encode_prompts(contexts, names), features, labels)}
+            rows.append({"axis": axis, **size, "seconds": round(clock(step, repeats, device)["step"], 4)})
     return pd.DataFrame(rows)
 
 

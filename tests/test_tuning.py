@@ -168,7 +168,7 @@ def test_cbbt_plus_asks_a_twentieth(loaded, support):
     own = dict(q=None, prompt_lr=None, epochs=5, batch_size=4)  # None: the method's own
     _, plain, _ = fit(loaded, support, "cbbt", **own)
     _, plus, _ = fit(loaded, support, "cbbt_plus", **own)
-    assert plain["class_prompts"] == 15 * 65 * 3 and plus["class_prompts"] == 3 * 16 * 3
+    assert plain["class_prompts"] == 15 * 65 * 3 and plus["class_prompts"] == 5 * 8 * 3
     assert plus["class_prompts"] <= plain["class_prompts"] / 20
 
 

@@ -1,0 +1,63 @@
+"""Figures of speed, from the tables of `benchmarks/speed.py`."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator
+
+from cbbt.figure_style import COLOURS, MARKERS, PAGE, STYLE
+
+AXES = {  # column of the table of scaling → name in the figure
+    "directions": "directions q",
+    "classes": "classes C",
+    "context_length": "context vectors M",
+    "images": "images scored",
+}
+
+
+@mpl.rc_context(STYLE)
+def text_speed(table: pd.DataFrame) -> Figure:
+    """How many times as fast as the padded and the cut path: a panel per backbone, log scale.
+
+    Needs columns backbone, classes, context_length, over_padded, over_cut (speed_text.csv).
+    """
+    backbones = list(dict.fromkeys(table.backbone))
+    figure = Figure(figsize=(PAGE, 2.4))
+    axes = figure.subplots(1, len(backbones), sharey=True, squeeze=False)[0]
+    for ax, backbone in zip(axes, backbones):
+        rows = table[table.backbone == backbone]
+        for index, (length, line) in enumerate(rows.groupby("context_length")):
+            look = {"color": COLOURS[index], "marker": MARKERS[index]}
+            ax.plot(line.classes, line.over_padded, label=f"M = {length}, over 77 tokens", **look)
+            ax.plot(line.classes, line.over_cut, label=f"M = {length}, over cut", linestyle=":", **look)
+        ax.set(xscale="log", yscale="log", xlabel="classes", title=backbone)
+        ax.set_xticks(sorted(set(rows.classes)), labels=sorted(set(rows.classes)))
+        ax.set_yticks([2, 5, 10, 20, 50], labels=[2, 5, 10, 20, 50])
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_minor_locator(NullLocator())
+    axes[0].set_ylabel("times as fast")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center")
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def scaling(table: pd.DataFrame) -> Figure:
+    """Seconds of a step as one size grows, a panel each; dashed: in proportion to the size.
+
+    Needs columns axis, seconds, and the sizes it names (speed_scaling.csv).
+    """
+    figure = Figure(figsize=(PAGE, 1.9))
+    for ax, (name, title) in zip(figure.subplots(1, len(AXES), sharey=True), AXES.items()):
+        rows = table[table.axis == name]
+        ax.plot(rows[name], rows.seconds, color=COLOURS[0], marker="o")
+        last = rows.iloc[-1]
+        ax.plot(rows[name], last.seconds * rows[name] / last[name], color="0.5", linestyle="--", linewidth=0.9)
+        ax.set(xscale="log", yscale="log", xlabel=title)
+        ax.set_xticks(rows[name], labels=[f"{value:g}" for value in rows[name]])
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    figure.axes[0].set_ylabel("seconds a step")
+    return figure
