@@ -307,21 +307,23 @@ def main() -> None:
     options = parser.parse_args()
     device = torch.device(options.device)
     torch.manual_seed(0)
-    with torch.no_grad():
-        tables = {
-            "speed_step": step_table(options.backbones[0], 16, options.repeats, device),
-            "speed_plan": plan_table(options.backbones, options.repeats, device),
-            "speed_run": run_table(options.repeats),
-            "speed_memory": memory_table(options.backbones[0], options.memory),
-            "speed_scaling": scaling_table(options.backbones[0], options.repeats, device),
-            "speed_text": text_table(
-                options.backbones, options.classes, options.contexts, options.directions, options.repeats, device
-            ),
-        }
     options.out.mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
+    first = options.backbones[0]
+    measure = {
+        "speed_step": lambda: step_table(first, 16, options.repeats, device),
+        "speed_plan": lambda: plan_table(options.backbones, options.repeats, device),
+        "speed_run": lambda: run_table(options.repeats),
+        "speed_scaling": lambda: scaling_table(first, options.repeats, device),
+        "speed_memory": lambda: memory_table(first, options.memory),
+        "speed_text": lambda: text_table(
+            options.backbones, options.classes, options.contexts, options.directions, options.repeats, device
+        ),
+    }
+    for name, call in measure.items():
+        with torch.set_grad_enabled(name == "speed_run"):  # whole runs train an adapter
+            table = call()
         table.to_csv(options.out / f"{name}.csv", index=False)
-        print(f"\n{name}\n{table.to_string(index=False)}")
+        print(f"\n{name}\n{table.to_string(index=False)}", flush=True)
 
 
 if __name__ == "__main__":
