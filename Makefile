@@ -24,8 +24,8 @@ $(VENV)/ready: pyproject.toml
 	touch $@
 
 reproduce: setup
-	snakemake --cores $(CORES) --configfile $(CONFIG) --rerun-triggers mtime params input --rerun-incomplete --keep-going --quiet rules
-	python -m cbbt.report $(CONFIG)
+	snakemake --cores $(CORES) --configfile $(CONFIG) --rerun-triggers mtime params input --rerun-incomplete --keep-going --quiet rules; \
+		status=$$?; python -m cbbt.report $(CONFIG) && exit $$status
 
 test: setup
 	python -m pytest --quiet tests
