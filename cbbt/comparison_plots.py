@@ -178,7 +178,7 @@ def critical_difference(runs: pd.DataFrame, shots: int, methods: list[str] | Non
         # Ranks are sorted: those within one critical difference of this one end here.
         end = ranks[ranks <= rank + difference].iloc[-1]
         if end > rank and (row == 0 or ranks[ranks <= ranks.iloc[row - 1] + difference].iloc[-1] < end):
-            ax.plot([rank, end], [row, row], color="0.35", linewidth=2.2, solid_capstyle="round", zorder=1)
+            ax.plot([rank, end], [row, row], color="0.6", marker="", linewidth=2.2, solid_capstyle="round", zorder=1)
     ax.plot([1, 1 + difference], [-1, -1], color="black", marker="|", markersize=5, linewidth=1)
     ax.text(1 + difference / 2, -1.25, f"critical difference {difference:.2f}", ha="center", va="bottom", fontsize=6.5)
     ax.set_yticks(range(len(ranks)), labels=[label(method) for method in ranks.index])
