@@ -3,6 +3,7 @@
 # make figures     redraw the figures from figures/data
 # make notebooks   run the notebooks again with their defaults, in place
 # make lab         JupyterLab on the notebooks
+# make check-browser   each notebook in JupyterLab in a headless browser (as root: Debian's chromium is installed)
 PYTHON ?= python3
 VENV ?= .venv
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
@@ -14,7 +15,7 @@ export JUPYTER_PLATFORM_DIRS = 1
 # Waiting threads must not spin where several processes share the cores.
 export OMP_WAIT_POLICY = passive
 
-.PHONY: reproduce test figures notebooks lab setup
+.PHONY: reproduce test figures notebooks lab check-browser setup
 
 setup: $(VENV)/ready
 
@@ -43,3 +44,8 @@ notebooks: setup
 
 lab: setup
 	jupyter lab notebooks
+
+check-browser: setup
+	command -v chromedriver > /dev/null || apt-get install --yes --quiet chromium chromium-driver
+	python -m pip install --quiet selenium
+	python tests/check_jupyterlab.py
