@@ -3,6 +3,7 @@
 # make figures     redraw the figures from figures/data
 # make notebooks   run the notebooks again with their defaults, in place
 # make lab         JupyterLab on the notebooks
+# make check-slurm     a grid on a SLURM of one node, a job of it killed (as root: Debian's slurm-wlm is installed)
 # make check-browser   each notebook in JupyterLab in a headless browser (as root: Debian's chromium is installed)
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,7 +16,7 @@ export JUPYTER_PLATFORM_DIRS = 1
 # Waiting threads must not spin where several processes share the cores.
 export OMP_WAIT_POLICY = passive
 
-.PHONY: reproduce test figures notebooks lab check-browser setup
+.PHONY: reproduce test figures notebooks lab check-slurm check-browser setup
 
 setup: $(VENV)/ready
 
@@ -44,6 +45,11 @@ notebooks: setup
 
 lab: setup
 	jupyter lab notebooks
+
+check-slurm: setup
+	command -v slurmctld munged > /dev/null || apt-get install --yes --quiet slurm-wlm munge
+	python -m pip install --quiet snakemake-executor-plugin-slurm
+	python -m pytest tests/test_slurm.py
 
 check-browser: setup
 	command -v chromedriver > /dev/null || apt-get install --yes --quiet chromium chromium-driver

@@ -59,6 +59,11 @@ EXECUTE = (
 )
 
 
+localrules:
+    all,
+    tables,
+
+
 rule all:
     input:
         f"{RESULTS}/notebooks/04_figures.done",
