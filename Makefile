@@ -3,6 +3,8 @@
 # make figures     redraw the figures from figures/data
 # make notebooks   run the notebooks again with their defaults, in place
 # make lab         JupyterLab on the notebooks
+# make check-slurm     a grid on a SLURM of one node, a job of it killed (as root: Debian's slurm-wlm is installed)
+# make check-browser   each notebook in JupyterLab in a headless browser (as root: Debian's chromium is installed)
 PYTHON ?= python3
 VENV ?= .venv
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
@@ -14,7 +16,7 @@ export JUPYTER_PLATFORM_DIRS = 1
 # Waiting threads must not spin where several processes share the cores.
 export OMP_WAIT_POLICY = passive
 
-.PHONY: reproduce test figures notebooks lab setup
+.PHONY: reproduce test figures notebooks lab check-slurm check-browser setup
 
 setup: $(VENV)/ready
 
@@ -24,8 +26,8 @@ $(VENV)/ready: pyproject.toml
 	touch $@
 
 reproduce: setup
-	snakemake --cores $(CORES) --configfile $(CONFIG) --rerun-triggers mtime params input --rerun-incomplete --keep-going --quiet rules
-	python -m cbbt.report $(CONFIG)
+	snakemake --cores $(CORES) --configfile $(CONFIG) --rerun-triggers mtime params input --rerun-incomplete --keep-going --quiet rules; \
+		status=$$?; python -m cbbt.report $(CONFIG) && exit $$status
 
 test: setup
 	python -m pytest --quiet tests
@@ -43,3 +45,13 @@ notebooks: setup
 
 lab: setup
 	jupyter lab notebooks
+
+check-slurm: setup
+	command -v slurmctld munged > /dev/null || apt-get install --yes --quiet slurm-wlm munge
+	python -m pip install --quiet snakemake-executor-plugin-slurm
+	python -m pytest tests/test_slurm.py
+
+check-browser: setup
+	command -v chromedriver > /dev/null || apt-get install --yes --quiet chromium chromium-driver
+	python -m pip install --quiet selenium
+	python tests/check_jupyterlab.py

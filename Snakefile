@@ -23,6 +23,7 @@ configfile: "configs/default.yaml"
 GRID = Grid.from_dict(dict(config))
 CELLS = {cell.name: cell for cell in GRID.cells()}
 RESULTS, TABLES, FIGURES = GRID.results, GRID.tables, GRID.figures
+HERE = Path(workflow.basedir)  # notebooks run elsewhere: they are given whole paths
 WEIGHTS = "cbbt/mini_clip/mini_clip.safetensors"
 
 
@@ -43,11 +44,11 @@ def cell_parameters(wildcards):
         shots=cell.shots,
         seeds=list(GRID.seeds),
         data_root=GRID.data_root,
-        cache=str(Path(workflow.basedir) / Path(GRID.cache).expanduser()) if GRID.cache else "",
+        cache=str(HERE / Path(GRID.cache).expanduser()) if GRID.cache else "",
         workers=GRID.workers,
         settings={method: GRID.settings_of(cell, method) for method in cell.methods},
-        runs=f"{workflow.basedir}/{RESULTS}/runs",
-        table=f"{workflow.basedir}/{RESULTS}/cells/{cell.name}.csv",
+        runs=str(HERE / RESULTS / "runs"),
+        table=str(HERE / RESULTS / "cells" / f"{cell.name}.csv"),
     )
 
 
@@ -56,6 +57,11 @@ EXECUTE = (
     "OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=passive papermill {input.notebook} {log} {params.parameters} "
     "--log-level ERROR --no-progress-bar > {log}.txt 2>&1 || (tail -n 25 {log}.txt; exit 1)"
 )
+
+
+localrules:
+    all,
+    tables,
 
 
 rule all:
@@ -73,7 +79,7 @@ rule data_preparation:
         f"{RESULTS}/notebooks/01_data_preparation.ipynb",
     params:
         parameters=papermill(
-            tasks=list(GRID.datasets), data_root=GRID.data_root, table=f"{workflow.basedir}/{TABLES}/tasks.csv"
+            tasks=list(GRID.datasets), data_root=GRID.data_root, table=str(HERE / TABLES / "tasks.csv")
         ),
     shell:
         EXECUTE
@@ -88,7 +94,7 @@ rule gradient_approximation:
     log:
         f"{RESULTS}/notebooks/02_gradient_approximation.ipynb",
     params:
-        parameters=papermill(tables=f"{workflow.basedir}/{TABLES}", **GRID.gradient),
+        parameters=papermill(tables=str(HERE / TABLES), **GRID.gradient),
     shell:
         EXECUTE
 
@@ -134,6 +140,6 @@ rule figures:
     log:
         f"{RESULTS}/notebooks/04_figures.ipynb",
     params:
-        parameters=papermill(tables=f"{workflow.basedir}/{TABLES}", figures=f"{workflow.basedir}/{FIGURES}"),
+        parameters=papermill(tables=str(HERE / TABLES), figures=str(HERE / FIGURES)),
     shell:
         EXECUTE

@@ -19,6 +19,7 @@ from cbbt.data import DataError, check_data, download_data, load_task
 from cbbt.estimators import GradientEstimate, estimate_gradient
 from cbbt.experiment import RunConfig, curves_table, load_records, run, runs_table
 from cbbt.ledger import BudgetExceeded, Ledger
+from cbbt.merging import merge_records
 from cbbt.methods import METHODS, Method
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "load_records",
     "load_task",
     "load_white_box",
+    "merge_records",
     "run",
     "runs_table",
 ]

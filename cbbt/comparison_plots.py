@@ -16,7 +16,8 @@ from matplotlib.lines import Line2D
 
 from cbbt.figure_style import COLUMN, STYLE
 from cbbt.plots import look, of_methods, panel_axes, short_name
-from cbbt.tables import SCORE, dataset_order, difference_table, differences, label, mean_over_datasets, require, scores
+from cbbt.tables import SCORE, dataset_order, difference_table, differences, label, mean_over_datasets, mean_ranks
+from cbbt.tables import require, scores
 
 SELECTIONS = {  # column of the table of runs → what it selects by, marker
     "test_accuracy": ("last step (reported)", "o"),
@@ -155,4 +156,33 @@ def differences_by_shots(runs: pd.DataFrame, method: str = "cbbt", baseline: str
         ax.set_xticks(range(len(counts)), labels=counts)
         ax.grid(axis="x", visible=False)
         ax.set_title(short_name(name))
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def critical_difference(runs: pd.DataFrame, shots: int, methods: list[str] | None = None) -> Figure:
+    """Mean ranks over data sets; a bar joins methods that no Nemenyi test tells apart (Demšar, JMLR 2006).
+
+    A data set counts once, with the mean over its seeds; rank 1 is the best, ties
+    share theirs. The bar above the axis is the critical difference at the 5 %
+    level, q · √(k(k + 1)/6N) for k methods on N data sets: with few data sets it is
+    long. Needs columns dataset, backbone, method, shots, seed, test_accuracy.
+    Raises ValueError for fewer than two data sets or methods that share them.
+    """
+    ranks, difference = mean_ranks(runs, shots, methods)
+    figure = Figure(figsize=(COLUMN, 1.0 + 0.2 * len(ranks)))
+    ax = figure.subplots()
+    for row, (method, rank) in enumerate(ranks.items()):
+        colour, marker = look(method)
+        ax.plot(rank, row, color=colour, marker=marker or "o", markersize=5)
+        # Ranks are sorted: those within one critical difference of this one end here.
+        end = ranks[ranks <= rank + difference].iloc[-1]
+        if end > rank and (row == 0 or ranks[ranks <= ranks.iloc[row - 1] + difference].iloc[-1] < end):
+            ax.plot([rank, end], [row, row], color="0.6", marker="", linewidth=2.2, solid_capstyle="round", zorder=1)
+    ax.plot([1, 1 + difference], [-1, -1], color="black", marker="|", markersize=5, linewidth=1)
+    ax.text(1 + difference / 2, -1.25, f"critical difference {difference:.2f}", ha="center", va="bottom", fontsize=6.5)
+    ax.set_yticks(range(len(ranks)), labels=[label(method) for method in ranks.index])
+    ax.set_ylim(len(ranks) - 0.5, -2)
+    ax.set_xlabel(f"mean rank over {runs.dataset.nunique()} data sets, {shots} shots (1 is best)")
+    ax.grid(axis="y", visible=False)
     return figure

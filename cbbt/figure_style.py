@@ -11,11 +11,21 @@ from pathlib import Path
 
 import matplotlib as mpl
 from cycler import cycler
+from matplotlib.text import Text
 
 COLUMN, PAGE = 3.25, 6.75  # inches: one column, both columns
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+VENUES = {  # venue → width of a column and of the page in inches, font family, its size in points
+    "acl": (3.03, 6.30, "serif", 8),
+    "cvpr": (3.25, 6.875, "serif", 8),
+    "icml": (3.25, 6.75, "serif", 8),
+    "neurips": (5.5, 5.5, "serif", 8),
+    "iclr": (5.5, 5.5, "serif", 8),
+    "ieee": (3.5, 7.16, "sans-serif", 8),
+}
 
 STYLE = {
     "figure.dpi": 100,
@@ -23,6 +33,7 @@ STYLE = {
     "savefig.dpi": 300,
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib: the same everywhere
+    "font.serif": ["STIXGeneral"],  # of the shape of Times, and ships with matplotlib too
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -48,8 +59,26 @@ def use_style() -> None:
     mpl.rcParams.update(STYLE)
 
 
-def save_figure(figure, name: str, folder: str | Path) -> list[Path]:
-    """Write `folder/name.pdf` and `.png`; byte-identical when nothing changed."""
+def fit_venue(figure, venue: str) -> None:
+    """Give a figure the width and the font of a venue of `VENUES`; its height stays.
+
+    A figure as wide as a column or less becomes a column, any other one as wide as
+    the page. Raises ValueError for an unknown venue, naming the choices.
+    """
+    if venue not in VENUES:
+        raise ValueError(f"venue {venue!r} is unknown, choose from {', '.join(VENUES)}")
+    column, page, family, size = VENUES[venue]
+    wide = figure.get_figwidth() > max(COLUMN, column)
+    figure.set_figwidth(page if wide else column)
+    for text in figure.findobj(Text):
+        text.set_fontfamily(STYLE[f"font.{family}"])
+        text.set_fontsize(text.get_fontsize() * size / STYLE["font.size"])
+
+
+def save_figure(figure, name: str, folder: str | Path, venue: str = "") -> list[Path]:
+    """Write `folder/name.pdf` and `.png`, fitted to a venue if one is named; byte-identical when nothing changed."""
+    if venue:
+        fit_venue(figure, venue)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # No dates and no producer version in the files, or no two would be equal.

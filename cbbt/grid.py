@@ -26,7 +26,8 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return ".".join([self.dataset, *self.methods[: len(self.methods) == 1], f"{self.shots}shot", self.variant])
+        dataset = self.dataset.strip("/").replace("/", "-")  # a folder of one's own
+        return ".".join([dataset, *self.methods[: len(self.methods) == 1], f"{self.shots}shot", self.variant])
 
 
 @dataclass(frozen=True)

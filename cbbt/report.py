@@ -1,6 +1,6 @@
-"""What `make reproduce` ends with: the accuracy tables and where the figures lie.
+"""What a batch ends with: what failed and why, the accuracy tables, where the figures lie.
 
-`python -m cbbt.report configs/default.yaml` reads the tables that the grid made.
+`python -m cbbt.report configs/default.yaml` reads what the grid made so far.
 """
 
 from __future__ import annotations
@@ -8,15 +8,49 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import nbformat
 import yaml
 
 from cbbt.grid import Grid
 from cbbt.tables import accuracy_caption, accuracy_table, read_table, to_markdown
 
 
+def failures(grid: Grid) -> list[str]:
+    """A line for each notebook that was begun and did not end: its name, the error, where to read on."""
+    folder, lines = Path(grid.results) / "notebooks", []
+    for path in sorted(folder.glob("*.ipynb")):
+        try:
+            notebook = nbformat.read(path, as_version=4)
+        except (ValueError, OSError) as error:
+            lines.append(f"{path.stem}: {path} cannot be read ({str(error).splitlines()[0]})")
+            continue
+        reason = _error(notebook)
+        if reason:
+            lines.append(f"{path.stem}: {reason}  [{path}]")
+    return lines
+
+
+def _error(notebook) -> str:
+    """Why an executed notebook stopped, in a line; empty if it did not."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                return f"{output.ename}: {' '.join(output.evalue.split())}"
+    if notebook.metadata.get("papermill", {}).get("end_time") is None:
+        return "stopped before its end, without an error: killed, or still running"
+    return ""
+
+
 def main(grid_file: str) -> None:
     grid = Grid.from_dict(yaml.safe_load(Path(grid_file).read_text()))
-    runs = read_table(Path(grid.tables) / "runs.csv")
+    failed = failures(grid)
+    if failed:
+        print(f"\n{len(failed)} notebooks did not end; what is finished stays, and a further call goes on from there:")
+        print("\n".join(f"  {line}" for line in failed))
+    table = Path(grid.tables) / "runs.csv"
+    if failed or not table.exists():
+        return
+    runs = read_table(table)
     for shots in grid.shots:
         print(f"\n{to_markdown(accuracy_table(runs, shots), accuracy_caption(runs, shots))}")
     print(f"\nTables: {grid.tables}\nFigures:")

@@ -6,11 +6,13 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 from cbbt import comparison_plots, plots
 from cbbt.diagram import method_diagram
-from cbbt.figure_style import COLUMN, PAGE, save_figure
+from cbbt.figure_style import COLUMN, PAGE, STYLE, VENUES, save_figure
 from cbbt.methods import METHODS
+from cbbt.tables import mean_ranks
 
 GAINS = {"zero_shot": 0.0, "coop": 9.0, "adapter": 8.0, "tip_adapter": 5.0, "cbbt": 10.0}
 DATASETS = ("digits", "landcover", "textures", "shapes")
@@ -49,6 +51,7 @@ FIGURES = {  # name → function of (runs, curves)
     "gain_over_zero_shot": lambda runs, curves: comparison_plots.gain_over_zero_shot(runs, 16, ("cbbt", "adapter")),
     "selection_comparison": lambda runs, curves: comparison_plots.selection_comparison(runs, 16),
     "paired_differences": lambda runs, curves: comparison_plots.paired_differences(runs, 16),
+    "critical_difference": lambda runs, curves: comparison_plots.critical_difference(runs, 16),
     "differences_by_shots": lambda runs, curves: comparison_plots.differences_by_shots(runs),
     "method_diagram": lambda runs, curves: method_diagram(),
 }
@@ -61,6 +64,7 @@ NEEDS = {
     "selection_comparison": "test_accuracy_best_val",
     "paired_differences": "seed",
     "differences_by_shots": "seed",
+    "critical_difference": "test_accuracy",
 }
 
 
@@ -93,6 +97,10 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", NEEDS)
 def test_every_shape_of_grid_is_drawn_without_warnings_and_without_overlap(shape, name):
+    if (shape, name) == ("one data set", "critical_difference"):
+        with pytest.raises(ValueError, match="two data sets"):
+            FIGURES[name](*SHAPES[shape])
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = FIGURES[name](*SHAPES[shape])
@@ -194,3 +202,31 @@ def test_no_text_of_the_diagram_leaves_the_page_or_meets_another():
     for index, (text, box) in enumerate(boxes):
         assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1, text
         assert [other for other, otherbox in boxes[:index] if box.overlaps(otherbox)] == [], text
+
+
+@pytest.mark.parametrize("venue", VENUES)
+def test_a_venue_sets_width_and_font(venue, tmp_path):
+    column, page, family, _ = VENUES[venue]
+    for name, width in (("paired_differences", column), ("training_curves", page)):
+        figure = FIGURES[name](RUNS, CURVES)
+        first, _ = save_figure(figure, name, tmp_path / "first", venue)
+        second, _ = save_figure(FIGURES[name](RUNS, CURVES), name, tmp_path / "second", venue)
+        assert figure.get_figwidth() == pytest.approx(width) and first.read_bytes() == second.read_bytes()
+        assert {text.get_fontfamily()[0] for text in figure.findobj(Text)} == {STYLE[f"font.{family}"][0]}
+
+
+def test_an_unknown_venue_is_refused():
+    with pytest.raises(ValueError, match="venue 'nature' is unknown, choose from acl"):
+        save_figure(method_diagram(), "diagram", "unused", "nature")
+
+
+def test_mean_ranks_and_the_critical_difference():
+    """Against a hand count, and q at k = 4 from Demšar's table 5 (2.569)."""
+    accuracies = {"a": [90, 80, 70], "b": [85, 85, 60], "c": [50, 50, 60], "d": [40, 40, 40]}
+    rows = [{"dataset": name, "backbone": "mini", "method": method, "shots": 1, "seed": 1, "test_accuracy": value}
+            for method, values in accuracies.items() for name, value in zip("xyz", values)]  # fmt: skip
+    ranks, difference = mean_ranks(pd.DataFrame(rows), 1)
+    assert ranks.to_dict() == pytest.approx({"a": 4 / 3, "b": (2 + 1 + 2.5) / 3, "c": (3 + 3 + 2.5) / 3, "d": 4})
+    assert difference == pytest.approx(2.569 * (4 * 5 / (6 * 3)) ** 0.5, abs=1e-3)
+    with pytest.raises(ValueError, match="two data sets and two methods"):
+        mean_ranks(pd.DataFrame(rows[:3]), 1)

@@ -144,3 +144,11 @@ def test_keep_takes_one_backbone(runs):
 def test_a_table_without_rows_is_read_as_empty(tmp_path):
     pd.DataFrame().to_csv(tmp_path / "curves.csv", index=False)
     assert tables.read_table(tmp_path / "curves.csv").empty
+
+
+def test_a_table_as_parquet_keeps_types_and_gaps(tmp_path):
+    table = pd.DataFrame({"method": ["a", "b"], "shots": [1, 16], "epsilon": [None, 0.1], "template": [None, "a {}"]})
+    tables.write_table(table, tmp_path / "runs.parquet")
+    back = tables.read_table(tmp_path / "runs.parquet")
+    assert back.shots.tolist() == [1, 16] and back.template.isna().tolist() == [True, False]
+    assert back.epsilon.iloc[1] == 0.1 and [path.name for path in tmp_path.iterdir()] == ["runs.parquet"]

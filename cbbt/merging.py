@@ -1,0 +1,85 @@
+"""Records computed elsewhere, brought together.
+
+A run has the same name on every machine, so the records of a grid may be made on
+several and laid side by side afterwards. What does not fit is refused before the
+first file is copied.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+
+from cbbt.experiment import RECORD, RunConfig
+
+REQUIRED = ("run_id", "config", "scores", "history", "queries", "seconds", "versions", "commit", "device")
+# What two records of one run must agree in; time, place and versions may differ.
+RESULT = ("scores", "history", "queries")
+
+
+def merge_records(sources, into: str | Path) -> list[str]:
+    """Copy the finished runs below the folders `sources` into the folder `into`.
+
+    Every record is checked first: complete, its configuration valid and named by
+    its own hash, its scores numbers from 0 to 100. A run that is there already
+    must have the same scores, history and queries; it is not copied again.
+
+    Returns the names of the runs that were copied, in order. Raises ValueError for
+    a record that is malformed, or differs from another of the same run (names both
+    files and the field), and FileNotFoundError for a source without any record;
+    then nothing has been copied.
+    """
+    into = Path(into).expanduser()
+    known: dict[str, tuple[Path, dict]] = {}
+    for path in sorted(into.glob(f"*/{RECORD}")):
+        known[path.parent.name] = (path, read_record(path))
+    new = []
+    for source in map(Path, [sources] if isinstance(sources, (str, Path)) else sources):
+        paths = sorted(source.expanduser().glob(f"*/{RECORD}"))
+        if not paths:
+            raise FileNotFoundError(f"{source} holds no <run>/{RECORD}: expected a folder of runs, such as results/default/runs")
+        for path in paths:
+            record = read_record(path)
+            if record["run_id"] in known:
+                _require_same(path, record, *known[record["run_id"]])
+            else:
+                known[record["run_id"]] = (path, record)
+                new.append(record["run_id"])
+    for name in new:
+        folder = into / name
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / (RECORD + ".partial")
+        shutil.copyfile(known[name][0], partial)
+        os.replace(partial, folder / RECORD)
+    return new
+
+
+def read_record(path: Path) -> dict:
+    """The record in `path`, checked; ValueError says what is wrong with it."""
+    try:
+        record = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    missing = [key for key in REQUIRED if not isinstance(record, dict) or key not in record]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}")
+    try:
+        config = RunConfig.from_dict(record["config"])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} has no valid configuration: {error}") from error
+    for name in (record["run_id"], path.parent.name):
+        if name != config.run_id:
+            raise ValueError(f"{path} is called {name}, but its configuration is that of {config.run_id}")
+    for name, score in record["scores"].items():
+        if not isinstance(score, (int, float)) or not math.isfinite(score) or not 0 <= score <= 100:
+            raise ValueError(f"{path}: {name} should be a percentage, got {score!r}")
+    return record
+
+
+def _require_same(path: Path, record: dict, other_path: Path, other: dict) -> None:
+    differing = [key for key in RESULT if record[key] != other[key]]
+    if differing:
+        raise ValueError(f"two records of {record['run_id']} differ in {', '.join(differing)}: {path} and {other_path}; keep one")
