@@ -11,6 +11,7 @@ mixed backbones, or for two rows of one run (see `cbbt.tables.require`).
 from __future__ import annotations
 
 import math
+import zlib
 from pathlib import Path
 
 import matplotlib as mpl
@@ -32,6 +33,8 @@ LOOK = {  # method → colour, marker
     "cbbt_tip": ("#CC79A7", "D"),
     "cbbt_plus": ("#7A1F00", "*"),
     "cbbt_plus_prompt": ("#7A5C00", "<"),
+    "CBBT+ (1/40)": ("#CC79A7", "D"),  # as notebook A3 calls its variants
+    "CBBT+, prompt only (1/40)": ("#56B4E9", "v"),
     "zero_shot": ("#8C8C8C", ""),
 }
 CURVES = {  # column of the table of curves → title of its panel
@@ -128,7 +131,9 @@ def accuracy_against_images(runs: pd.DataFrame, methods: list[str] | None = None
         for method in drawn:
             _line(ax, chosen[(chosen.dataset == name) & (chosen.method == method)], "images", SCORE, method)
         ax.set_xscale("log")
-        ax.xaxis.set_minor_formatter(NullFormatter())
+        counts = sorted(set(chosen[chosen.dataset == name].images))
+        ax.set_xticks(counts, labels=[f"{count:,}" for count in counts])
+        ax.xaxis.set_minor_locator(NullLocator())
         ax.set_title(short_name(name))
     _legend(figure, spare, [_handle(method) for method in drawn], _band_note(chosen))
     return figure
@@ -177,8 +182,8 @@ def training_curves(
 
 def look(method: str) -> tuple[str, str]:
     """Colour and marker; a method of your own gets one by its name."""
-    number = sum(method.encode())
-    return LOOK.get(method, (COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]))
+    number = zlib.crc32(method.encode())
+    return LOOK.get(method, (COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]))
 
 
 def short_name(dataset: str) -> str:

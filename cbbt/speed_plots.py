@@ -31,7 +31,7 @@ def text_speed(table: pd.DataFrame) -> Figure:
         for index, (length, line) in enumerate(rows.groupby("context_length")):
             look = {"color": COLOURS[index], "marker": MARKERS[index]}
             ax.plot(line.classes, line.over_padded, label=f"M = {length}, over 77 tokens", **look)
-            ax.plot(line.classes, line.over_cut, label=f"M = {length}, over cut", linestyle=":", **look)
+            ax.plot(line.classes, line.over_cut, label=f"M = {length}, over cut", linestyle=":", markerfacecolor="white", **look)
         ax.set(xscale="log", yscale="log", xlabel="classes", title=backbone)
         ax.set_xticks(sorted(set(rows.classes)), labels=sorted(set(rows.classes)))
         ax.set_yticks([2, 5, 10, 20, 50], labels=[2, 5, 10, 20, 50])
@@ -54,10 +54,11 @@ def scaling(table: pd.DataFrame) -> Figure:
         rows = table[table.axis == name]
         ax.plot(rows[name], rows.seconds, color=COLOURS[0], marker="o")
         last = rows.iloc[-1]
-        ax.plot(rows[name], last.seconds * rows[name] / last[name], color="0.5", linestyle="--", linewidth=0.9)
+        ax.plot(rows[name], last.seconds * rows[name] / last[name], color="0.5", marker="", linestyle="--", linewidth=0.9)
         ax.set(xscale="log", yscale="log", xlabel=title)
         ax.set_xticks(rows[name], labels=[f"{value:g}" for value in rows[name]])
         ax.xaxis.set_minor_locator(NullLocator())
         ax.yaxis.set_minor_formatter(NullFormatter())
     figure.axes[0].set_ylabel("seconds a step")
+    figure.axes[0].set_ylim(table.seconds.min() / 2, table.seconds.max() * 2)
     return figure

@@ -1,6 +1,7 @@
 """Figures from tables alone: what they draw, in all shapes a grid can have."""
 
 import warnings
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -8,11 +9,13 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from cbbt import comparison_plots, plots
+from cbbt import comparison_plots, plots, speed_plots
 from cbbt.diagram import method_diagram
 from cbbt.figure_style import COLUMN, PAGE, STYLE, VENUES, save_figure
 from cbbt.methods import METHODS
-from cbbt.tables import mean_ranks
+from cbbt.tables import mean_ranks, read_table
+
+DATA = Path(__file__).parent.parent / "figures" / "data"
 
 GAINS = {"zero_shot": 0.0, "coop": 9.0, "adapter": 8.0, "tip_adapter": 5.0, "cbbt": 10.0}
 DATASETS = ("digits", "landcover", "textures", "shapes")
@@ -230,3 +233,11 @@ def test_mean_ranks_and_the_critical_difference():
     assert difference == pytest.approx(2.569 * (4 * 5 / (6 * 3)) ** 0.5, abs=1e-3)
     with pytest.raises(ValueError, match="two data sets and two methods"):
         mean_ranks(pd.DataFrame(rows[:3]), 1)
+
+
+@pytest.mark.parametrize("name, draw", [("speed_text", speed_plots.text_speed), ("speed_scaling", speed_plots.scaling)])
+def test_figures_of_speed_are_drawn_from_the_tables_alone(name, draw, tmp_path):
+    table = read_table(DATA / f"{name}.csv")
+    first, _ = save_figure(draw(table), name, tmp_path / "first")
+    second, _ = save_figure(draw(table), name, tmp_path / "second")
+    assert first.read_bytes() == second.read_bytes() and draw(table).get_figwidth() == PAGE
