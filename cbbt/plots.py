@@ -33,9 +33,11 @@ LOOK = {  # method → colour, marker
     "cbbt_tip": ("#CC79A7", "D"),
     "cbbt_plus": ("#7A1F00", "*"),
     "cbbt_plus_prompt": ("#7A5C00", "<"),
-    "CBBT+ (1/40)": ("#CC79A7", "D"),  # as notebook A3 calls its variants
-    "CBBT+, prompt only (1/40)": ("#56B4E9", "v"),
     "zero_shot": ("#8C8C8C", ""),
+}
+VARIANTS = {  # of methods, as notebook A3 calls them
+    "CBBT+ (1/40)": ("#CC79A7", "D"),
+    "CBBT+, prompt only (1/40)": ("#56B4E9", "v"),
 }
 CURVES = {  # column of the table of curves → title of its panel
     "train_loss": "training loss",
@@ -183,7 +185,7 @@ def training_curves(
 def look(method: str) -> tuple[str, str]:
     """Colour and marker; a method of your own gets one by its name."""
     number = zlib.crc32(method.encode())
-    return LOOK.get(method, (COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]))
+    return (LOOK | VARIANTS).get(method, (COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]))
 
 
 def short_name(dataset: str) -> str:
