@@ -1,8 +1,14 @@
 """What papermill may set: names, types and text forms, with the valid choices named."""
 
+from pathlib import Path
+
+import nbformat
 import pytest
+import yaml
 
 from cbbt.notebook import read_parameters
+
+ROOT = Path(__file__).parent.parent
 
 DECLARED = """
 dataset: str = "digits"  # a task
@@ -66,3 +72,14 @@ def test_a_runner_without_history_is_served():
 def test_without_a_parameters_cell_there_is_an_error():
     with pytest.raises(NameError, match="no parameters cell"):
         read_parameters({"In": ["x = 1"]})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "notebooks").glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_parameter_files_are_valid(path):
+    """Each says in its comment which notebook it is for."""
+    (notebook,) = [word for word in path.read_text().split() if word.startswith("notebooks/")]
+    cells = nbformat.read(ROOT / notebook, as_version=4).cells
+    (declared,) = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    values = yaml.safe_load(path.read_text())
+    p = read_parameters(session("\n".join(f"{name} = {value!r}" for name, value in values.items()), declared))
+    assert values and {name: getattr(p, name) for name in values} == values
