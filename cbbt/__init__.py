@@ -9,15 +9,16 @@ Read the package top-down:
 2. `prompts`     contexts and class names; `text_tower` evaluates them fast
 3. `estimators`  gradients from losses alone
 4. `adapters`    small modules after the box
-5. `tuning`      the collaborative loop
+5. `tuning`      the collaborative loop; `search`, the loop of the searches
 6. `methods`     one file per method
-7. `experiment`  a configuration in, a record out
+7. `experiment`  a configuration (`config`) in, a record out
 """
 
 from cbbt.blackbox import BlackBox, WhiteBox, load_black_box, load_white_box
+from cbbt.config import RunConfig
 from cbbt.data import DataError, check_data, download_data, load_task
 from cbbt.estimators import GradientEstimate, estimate_gradient
-from cbbt.experiment import RunConfig, curves_table, load_records, run, runs_table
+from cbbt.experiment import curves_table, load_records, run, runs_table
 from cbbt.ledger import BudgetExceeded, Ledger
 from cbbt.merging import merge_records
 from cbbt.methods import METHODS, Method

@@ -15,6 +15,18 @@ from typing import Callable
 import torch
 from torch import nn
 
+from cbbt.data.pixels import Pixels
+
+
+@dataclass
+class Split:
+    """Images to be judged on: raw features (m, E), labels int64 (m,), and the pixels,
+    which are needed by classifiers that change the images."""
+
+    features: torch.Tensor
+    labels: torch.Tensor
+    pixels: Pixels | None = None
+
 
 @dataclass
 class Support:
@@ -22,6 +34,7 @@ class Support:
 
     views: raw features (V, n, E), V augmented views of n training shots.
     labels: int64 (n,). val_features: raw (m, E). val_labels: int64 (m,).
+    pixels, val_pixels: the same images before they are encoded, not augmented.
     """
 
     views: torch.Tensor
@@ -30,22 +43,41 @@ class Support:
     val_labels: torch.Tensor
     class_names: tuple[str, ...]
     template: str
+    pixels: Pixels | None = None
+    val_pixels: Pixels | None = None
+
+    @property
+    def val(self) -> Split:
+        return Split(self.val_features, self.val_labels, self.val_pixels)
+
+    def whole(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Every view of every shot: raw features (V · n, E) and labels (V · n,)."""
+        return self.views.flatten(0, 1), self.labels.repeat(len(self.views))
 
 
 @dataclass
 class Classifier:
-    """Class text features (C, E), an adapter, and the model's logit scale τ."""
+    """Class text features (C, E), an adapter, and the model's logit scale τ.
+
+    head: a module (B, C) → (B, C) on the logits, or None.
+    image_prompt: (box, pixels (B, 3, H, W)) → raw features (B, E), for methods that
+        change what the model sees; None where the features of the images serve.
+    """
 
     text: torch.Tensor
     adapter: nn.Module
     logit_scale: float
+    head: nn.Module | None = None
+    image_prompt: Callable | None = None
 
     @torch.no_grad()
     def logits(self, raw: torch.Tensor) -> torch.Tensor:
         """Logits (B, C) of raw image features (B, E)."""
         features, offsets = self.adapter(raw)
         logits = self.logit_scale * features @ self.text.T
-        return logits if offsets is None else logits + offsets
+        if offsets is not None:
+            logits = logits + offsets
+        return logits if self.head is None else self.head(logits)
 
     def accuracy(self, raw: torch.Tensor, labels: torch.Tensor) -> float:
         """Top-1 accuracy in percent; NaN for an empty split."""
@@ -53,16 +85,25 @@ class Classifier:
             return math.nan
         return 100.0 * (self.logits(raw).argmax(dim=1) == labels).double().mean().item()
 
+    def accuracy_on(self, split: Split, box) -> float:
+        """Top-1 accuracy in percent; with an image prompt, `box` encodes the split anew."""
+        if self.image_prompt is None or not len(split.labels):
+            return self.accuracy(split.features, split.labels)
+        raw = torch.cat([self.image_prompt(box, batch.to(box.device)) for batch in split.pixels.batches()])
+        return self.accuracy(raw, split.labels)
+
 
 @dataclass
 class Fitted:
     """What a method returns: the last step's classifier, the one best on validation
-    (the earliest, if several), its epoch, and one history row per epoch."""
+    (the earliest, if several), its epoch, one history row per epoch, and how many
+    numbers were learned."""
 
     last: Classifier
     best_val: Classifier | None = None
     best_epoch: int | None = None
     history: list[dict] = field(default_factory=list)
+    learned: int = 0
 
 
 @dataclass

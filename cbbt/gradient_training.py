@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
-from cbbt.experiment import RunConfig, run
+from cbbt.config import RunConfig
+from cbbt.experiment import run
 
 # Name → fields of `RunConfig`. All ask the same prompts a step: what they are scored on
 # is free, because the text features of a prompt do not depend on the images.

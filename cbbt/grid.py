@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cbbt.data.load import require_known
-from cbbt.experiment import RunConfig
+from cbbt.config import RunConfig
 from cbbt.methods import METHODS
 
 

@@ -58,6 +58,15 @@ class Ledger:
             with self.journal.open("a") as file:
                 file.write(json.dumps([grain, count]) + "\n")
 
+    def affordable(self, cost: dict[str, int]) -> int | None:
+        """How many more questions of this cost (grain → count) the budget pays for; None if it does not say."""
+        limits = [
+            (self.budget[grain] - self.counts[grain]) // count
+            for grain, count in cost.items()
+            if grain in self.budget and count
+        ]
+        return min(limits) if limits else None
+
     def asked(self) -> dict[str, int]:
         """All that the box was ever asked: the journal's total, or the counts less what was spared."""
         if not (self.journal and self.journal.exists()):

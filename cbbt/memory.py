@@ -7,14 +7,19 @@ killed and resumed must meet the same chunks again.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import os
 from pathlib import Path
+from typing import Iterator
 
 import torch
 
 # Of the installed memory, what the largest intermediate results of one question may
 # take together: several runs share a machine, and a model and its data lie there too.
 SHARE = 1 / 16
+STATUS, PEAK_RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -38,3 +43,39 @@ def chunk_size(device: torch.device, bytes_each: float, most: int | None = None)
     fitting = max(1, int(SHARE * installed_memory(device) / bytes_each))
     chunk = 1 << (fitting.bit_length() - 1)
     return chunk if most is None else min(chunk, most)
+
+
+@contextlib.contextmanager
+def peak_memory(device: torch.device) -> Iterator[dict]:
+    """A dict whose "megabytes" is, after the block, how much memory it took at its peak beyond what was in use.
+
+    Of the GPU, or of this process as Linux counts it; None elsewhere.
+    """
+    peak: dict = {"megabytes": None}
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield peak
+        peak["megabytes"] = round((torch.cuda.max_memory_allocated(device) - before) / 1e6, 1)
+    elif os.access(PEAK_RESET, os.W_OK):
+        _give_back_freed_memory()
+        PEAK_RESET.write_text("5")  # the high-water mark starts anew
+        before = _resident("VmRSS")
+        yield peak
+        peak["megabytes"] = round(max(0, _resident("VmHWM") - before) / 1e6, 1)
+    else:
+        yield peak
+
+
+def _give_back_freed_memory() -> None:
+    """Else what earlier work has freed, but the process still holds, hides what this work takes."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _resident(entry: str) -> int:
+    """Bytes of an entry of the process's status."""
+    (line,) = [line for line in STATUS.read_text().splitlines() if line.startswith(entry)]
+    return int(line.split()[1]) * 1024

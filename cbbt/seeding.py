@@ -17,3 +17,11 @@ def generator_for(seed: int, *purpose: str | int) -> torch.Generator:
     text = "/".join(map(str, (seed, *purpose)))
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
     return torch.Generator().manual_seed(number)
+
+
+def batch_rows(seed: int, step: int, n: int, size: int) -> torch.Tensor:
+    """Row numbers of the batch of a step: n rows in a new order each epoch, an incomplete batch dropped."""
+    size = min(size, n)
+    epoch, within = divmod(step, n // size)
+    order = torch.randperm(n, generator=generator_for(seed, "order", epoch))
+    return order[within * size : (within + 1) * size]

@@ -16,24 +16,19 @@ the parameters, the optimisers' moments and the counts, and nothing else.
 from __future__ import annotations
 
 import copy
-import json
 import math
-import os
-import time
-from pathlib import Path
 from typing import Callable
 
-import safetensors
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import nn
 from tqdm.auto import tqdm
 
 from cbbt.directions import remembering
 from cbbt.estimators import estimate_gradient
 from cbbt.fitting import Classifier, Fitted, Session, Support
-from cbbt.seeding import generator_for
+from cbbt.progress import Progress, part
+from cbbt.seeding import batch_rows, generator_for
 
 
 class EstimatedGradient:
@@ -41,6 +36,9 @@ class EstimatedGradient:
 
     def __init__(self, box, class_names, config):
         self.box, self.class_names, self.config = box, class_names, config
+        losses = config.q + 1 if config.differences == "forward" else 2 * config.q
+        sets = config.q + 1 if config.differences == "forward" else 2 * config.q + 1
+        self.cost = {"loss_queries": losses, "class_prompts": sets * len(class_names)}
 
     def __call__(self, context, features, offsets, labels, generator, previous):
         """Gradient like `context`, loss, and text features (C, E) at `context`.
@@ -77,6 +75,7 @@ class ExactGradient:
 
     def __init__(self, white_box, class_names, config):
         self.box, self.class_names, self.config = white_box, class_names, config
+        self.cost = {"loss_queries": 1, "class_prompts": len(class_names)}
 
     def __call__(self, context, features, offsets, labels, generator, previous):
         with torch.enable_grad():
@@ -87,11 +86,14 @@ class ExactGradient:
         return gradient, loss.item(), text[0].detach()
 
 
-def learning_rate(base: float, epoch: int, config) -> float:
-    """Cosine per epoch after `warmup_epochs` at `warmup_lr`, as in CoOp and CBBT."""
+def learning_rate(base: float, epoch: int, config, epochs: int | None = None) -> float:
+    """Cosine per epoch after `warmup_epochs` at `warmup_lr`, as in CoOp and CBBT.
+
+    `epochs` is the length of the fit where a budget decides it, else `config.epochs`.
+    """
     if epoch < config.warmup_epochs:
         return min(base, config.warmup_lr)
-    return 0.5 * base * (1 + math.cos(math.pi * (epoch - config.warmup_epochs) / config.epochs))
+    return 0.5 * base * (1 + math.cos(math.pi * (epoch - config.warmup_epochs) / (epochs or config.epochs)))
 
 
 def tune(
@@ -106,12 +108,13 @@ def tune(
     prompt_gradient: Callable | None = None,
     text: torch.Tensor | None = None,
 ) -> Fitted:
-    """Run the loop for `config.epochs` epochs.
+    """Run the loop for `config.epochs` epochs, or for as many steps as a budget pays for.
 
     Args:
         adapter: output-side module; trained if `adapter_optimizer` is given.
         context, prompt_gradient: the start (M, D) or (C, M, D) and the source of
-            its gradients; without them the prompts stay at `text` (C, E).
+            its gradients; without them the prompts stay at `text` (C, E). What the
+            source says that an estimate costs (`cost`) is what a budget is planned by.
 
     Returns the classifiers and the history. Raises ValueError without shots.
     """
@@ -120,8 +123,14 @@ def tune(
         raise ValueError("there is nothing to tune on: the support set is empty, choose shots ≥ 1")
     batch = min(config.batch_size, n)
     steps_per_epoch = n // batch  # the incomplete batch is dropped
-    loop = _Loop(context, adapter, adapter_optimizer, text, config)
-    loop.restore(session.checkpoint, box.ledger, session.judge.ledger)
+    total = config.epochs * steps_per_epoch
+    affordable = box.ledger.affordable(getattr(prompt_gradient, "cost", {}))
+    if affordable is not None:
+        total = affordable * config.prompt_every
+    epochs = math.ceil(total / steps_per_epoch)
+    progress = Progress(config, session, box.ledger)
+    loop = _Loop(context, adapter, adapter_optimizer, text, config, epochs, progress)
+    loop.restore(box.device)
 
     def classifier() -> Classifier:
         now = loop.text
@@ -129,14 +138,11 @@ def tune(
             now = session.judge.encode_prompts(loop.context.detach()[None], support.class_names, config.position)[0]
         return Classifier(now.detach(), adapter, box.logit_scale)
 
-    total = config.epochs * steps_per_epoch
-    saved = time.monotonic()
     for step in tqdm(
         range(loop.step, total), initial=loop.step, total=total, desc="tune", delay=3, disable=not session.progress, leave=False
     ):
         epoch, within = divmod(step, steps_per_epoch)
-        order = torch.randperm(n, generator=generator_for(config.seed, "order", epoch))
-        rows = order[within * batch : (within + 1) * batch].to(support.labels.device)
+        rows = batch_rows(config.seed, step, n, batch).to(support.labels.device)
         raw, labels = support.views[epoch % len(support.views)][rows], support.labels[rows]
         features, offsets = adapter(raw)
 
@@ -150,20 +156,20 @@ def tune(
         if adapter_optimizer is not None:
             logits = box.logit_scale * features @ loop.text.T
             loop.update_adapter(F.cross_entropy(logits if offsets is None else logits + offsets, labels), epoch)
-        loop.step += 1
+        progress.step += 1
 
-        if within == steps_per_epoch - 1:
-            loop.close_epoch(epoch, classifier(), support, session, box.ledger)
-        if session.checkpoint and time.monotonic() - saved > session.save_every:
-            loop.save(session.checkpoint, box.ledger, session.judge.ledger)
-            saved = time.monotonic()
-    return loop.fitted(classifier, session.judge, support, config)
+        if within == steps_per_epoch - 1 or step == total - 1:
+            progress.close_epoch(classifier(), loop.parameters(), support, loop.epoch_means())
+        if progress.due:
+            loop.save()
+    return loop.fitted(classifier, support)
 
 
 def _whole(support: Support, adapter: nn.Module):
     """Adapted features, offsets and labels of every view of every shot."""
     with torch.no_grad():
-        return *adapter(support.views.flatten(0, 1)), support.labels.repeat(len(support.views))
+        raw, labels = support.whole()
+        return *adapter(raw), labels
 
 
 def _detach(tensor: torch.Tensor | None) -> torch.Tensor | None:
@@ -171,10 +177,11 @@ def _detach(tensor: torch.Tensor | None) -> torch.Tensor | None:
 
 
 class _Loop:
-    """The state of `tune`: parameters, optimisers, history, and the best on validation."""
+    """The state of `tune`: parameters, optimisers, and what the running epoch has seen."""
 
-    def __init__(self, context, adapter, adapter_optimizer, text, config):
-        self.config, self.adapter, self.adapter_optimizer = config, adapter, adapter_optimizer
+    def __init__(self, context, adapter, adapter_optimizer, text, config, epochs, progress):
+        self.config, self.epochs, self.progress = config, epochs, progress
+        self.adapter, self.adapter_optimizer = adapter, adapter_optimizer
         self.text = text  # class features that the adapter is trained against
         self.context = None if context is None else nn.Parameter(context.clone())
         self.prompt_optimizer = None
@@ -184,12 +191,12 @@ class _Loop:
             )
         self.adapter_lr = adapter_optimizer.param_groups[0]["lr"] if adapter_optimizer else 0.0
         self.previous: torch.Tensor | None = None  # the last estimate of the prompt's gradient
-        self.step = 0
-        self.history: list[dict] = []
         self.losses: list[float] = []  # of the running epoch: the prompt's, where there is one
         self.gradient_norms: list[float] = []
-        self.best_epoch: int | None = None
-        self.best: dict[str, torch.Tensor] = {}
+
+    @property
+    def step(self) -> int:
+        return self.progress.step
 
     def update_prompt(self, gradient: torch.Tensor, loss: float, epoch: int) -> None:
         self.losses.append(loss)
@@ -197,7 +204,8 @@ class _Loop:
         self.context.grad = gradient.clone()
         norm = nn.utils.clip_grad_norm_([self.context], self.config.clip_norm)
         self.gradient_norms.append(norm.item())
-        self.prompt_optimizer.param_groups[0]["lr"] = learning_rate(self.config.prompt_lr, epoch, self.config)
+        rate = learning_rate(self.config.prompt_lr, epoch, self.config, self.epochs)
+        self.prompt_optimizer.param_groups[0]["lr"] = rate
         self.prompt_optimizer.step()
 
     def update_adapter(self, loss: torch.Tensor, epoch: int) -> None:
@@ -205,23 +213,15 @@ class _Loop:
             self.losses.append(loss.item())
         self.adapter_optimizer.zero_grad()
         loss.backward()
-        self.adapter_optimizer.param_groups[0]["lr"] = learning_rate(self.adapter_lr, epoch, self.config)
+        rate = learning_rate(self.adapter_lr, epoch, self.config, self.epochs)
+        self.adapter_optimizer.param_groups[0]["lr"] = rate
         self.adapter_optimizer.step()
 
-    def close_epoch(self, epoch, classifier, support, session, ledger) -> None:
-        """Write the epoch's row; remember the parameters if they are the best on validation."""
-        row = {"epoch": epoch + 1, "step": self.step}
-        if self.losses:  # with few shots an epoch may pass between two prompt steps
-            row["train_loss"] = sum(self.losses) / len(self.losses)
-        if self.gradient_norms:
-            row["gradient_norm"] = sum(self.gradient_norms) / len(self.gradient_norms)
-        row |= ledger.counts
-        if len(support.val_labels):
-            row["val_accuracy"] = classifier.accuracy(support.val_features, support.val_labels)
-            if row["val_accuracy"] > max((r["val_accuracy"] for r in self.history), default=-1.0):
-                self.best_epoch, self.best = epoch + 1, copy.deepcopy(self.parameters())
-        self.history.append(row | session.observe(classifier))
+    def epoch_means(self) -> dict:
+        """Mean loss and gradient norm of the epoch that ends; with few shots it may hold no prompt step."""
+        means = {"train_loss": self.losses, "gradient_norm": self.gradient_norms}
         self.losses, self.gradient_norms = [], []
+        return {name: sum(values) / len(values) for name, values in means.items() if values}
 
     def parameters(self) -> dict[str, torch.Tensor]:
         tensors = {f"adapter.{key}": value for key, value in self.adapter.state_dict().items()}
@@ -229,18 +229,21 @@ class _Loop:
             tensors["context"] = self.context.detach()
         return tensors
 
-    def fitted(self, classifier, judge, support, config) -> Fitted:
+    def fitted(self, classifier, support: Support) -> Fitted:
         """Both classifiers, each with an adapter of its own."""
-        last = classifier()
-        if self.best_epoch is None:
-            return Fitted(last, history=self.history)
+        last, best = classifier(), self.progress.best
+        trained = [group["params"] for optimizer in self._optimizers().values() for group in optimizer.param_groups]
+        learned = sum(parameter.numel() for parameters in trained for parameter in parameters)
+        if not best:
+            return Fitted(last, history=self.progress.history, learned=learned)
         best_adapter = copy.deepcopy(self.adapter)
-        best_adapter.load_state_dict(_part(self.best, "adapter."))
+        best_adapter.load_state_dict(part(best, "adapter."))
         best_text = last.text
         if self.context is not None:
-            best_text = judge.encode_prompts(self.best["context"][None], support.class_names, config.position)[0]
-        best = Classifier(best_text.detach(), best_adapter, last.logit_scale)
-        return Fitted(last, best, self.best_epoch, self.history)
+            judge, position = self.progress.session.judge, self.config.position
+            best_text = judge.encode_prompts(best["context"][None], support.class_names, position)[0]
+        best_val = Classifier(best_text.detach(), best_adapter, last.logit_scale)
+        return Fitted(last, best_val, self.progress.best_epoch, self.progress.history, learned)
 
     # ---- checkpoints ---------------------------------------------------------
 
@@ -248,58 +251,29 @@ class _Loop:
         pairs = {"prompt_optimizer": self.prompt_optimizer, "adapter_optimizer": self.adapter_optimizer}
         return {name: optimizer for name, optimizer in pairs.items() if optimizer is not None}
 
-    def save(self, path: Path, ledger, judge_ledger) -> None:
-        """Write everything in one file that appears whole or not at all."""
+    def save(self) -> None:
         tensors = {f"now.{key}": value for key, value in self.parameters().items()}
-        tensors |= {f"best.{key}": value for key, value in self.best.items()}
         remembered = {"previous": self.previous, "text": self.text}
         tensors |= {key: value for key, value in remembered.items() if value is not None}
         for name, optimizer in self._optimizers().items():
             for index, parameter in enumerate(optimizer.param_groups[0]["params"]):
                 for key, value in optimizer.state[parameter].items():
                     tensors[f"{name}.{index}.{key}"] = value
-        progress = {
-            "step": self.step,
-            "history": self.history,
-            "losses": self.losses,
-            "gradient_norms": self.gradient_norms,
-            "best_epoch": self.best_epoch,
-            "ledger": ledger.counts,
-            "judge_ledger": judge_ledger.counts,
-            "config": self.config.run_id,
-        }
-        partial = path.with_suffix(".partial")
-        save_file({key: value.contiguous() for key, value in tensors.items()}, partial, {"progress": json.dumps(progress)})
-        os.replace(partial, path)
+        self.progress.save(tensors, losses=self.losses, gradient_norms=self.gradient_norms)
 
-    def restore(self, path: Path | None, ledger, judge_ledger) -> None:
-        """Go on where `path` stopped, if it exists; ValueError if it is another run's."""
-        if path is None or not path.exists():
+    def restore(self, device: torch.device) -> None:
+        """Go on where the checkpoint stopped, if there is one."""
+        restored = self.progress.restore(device)
+        if restored is None:
             return
-        with safetensors.safe_open(path, framework="pt") as file:
-            progress = json.loads(file.metadata()["progress"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
-        if progress["config"] != self.config.run_id:
-            raise ValueError(f"{path} belongs to run {progress['config']}, not to {self.config.run_id}")
-        self.adapter.load_state_dict(_part(tensors, "now.adapter."))
+        tensors, own = restored
+        self.adapter.load_state_dict(part(tensors, "now.adapter."))
         if self.context is not None:
             self.context.data.copy_(tensors["now.context"])
-        device = self._device()
-        self.previous, self.text = (tensors[k].to(device) if k in tensors else None for k in ("previous", "text"))
+        self.previous, self.text = tensors.get("previous"), tensors.get("text")
         for name, optimizer in self._optimizers().items():
             for index, parameter in enumerate(optimizer.param_groups[0]["params"]):
-                saved = _part(tensors, f"{name}.{index}.")
+                saved = part(tensors, f"{name}.{index}.")
                 # Step counters stay on the CPU, where the optimisers keep them.
-                optimizer.state[parameter] = {k: v if v.ndim == 0 else v.to(parameter) for k, v in saved.items()}
-        self.best = {key: value.to(device) for key, value in _part(tensors, "best.").items()}
-        for key in ("step", "history", "losses", "gradient_norms", "best_epoch"):
-            setattr(self, key, progress[key])
-        ledger.counts.update(progress["ledger"])
-        judge_ledger.counts.update(progress["judge_ledger"])
-
-    def _device(self) -> torch.device:
-        return next(iter(self.parameters().values())).device
-
-
-def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+                optimizer.state[parameter] = {k: v.cpu() if v.ndim == 0 else v for k, v in saved.items()}
+        self.losses, self.gradient_norms = own["losses"], own["gradient_norms"]

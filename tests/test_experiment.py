@@ -15,8 +15,8 @@ import cbbt
 from cbbt.experiment import RECORD
 
 QUICK = {"dataset": "digits", "shots": 2, "epochs": 3, "q": 8, "views": 2}
-# What a kill may change: how long it took and what had to be asked again.
-EPHEMERAL = ("seconds", "repeated_queries")
+# What a kill may change: how long it took, how much memory, and what had to be asked again.
+EPHEMERAL = ("seconds", "peak_megabytes", "repeated_queries")
 
 
 def lasting(record: dict) -> dict:

@@ -8,7 +8,7 @@ import torch
 
 from cbbt.adapters import IdentityAdapter
 from cbbt.blackbox import BlackBox, WhiteBox
-from cbbt.experiment import RunConfig
+from cbbt.config import RunConfig
 from cbbt.fitting import Session, Support
 from cbbt.ledger import Ledger
 from cbbt.methods import METHODS

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Callable
 
-from cbbt.methods import adapter, cbbt, cbbt_plus, cbbt_prompt, cbbt_tip, coop, tip_adapter, tip_adapter_f, zero_shot
+from cbbt.methods import adapter, cbbt, cbbt_plus, cbbt_prompt, cbbt_tip, coop, tip_adapter, tip_adapter_f, zero_shot, zip_prompt
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Method:
     access: what the box must accept and give. learns: what is tuned.
     white_box: whether `fit` is given a `WhiteBox`. needs_shots: False for zero-shot.
     defaults: the method's own values of settings that `RunConfig` leaves at None.
+    settings: a frozen dataclass of further settings that only this method has.
     """
 
     fit: Callable
@@ -29,6 +30,7 @@ class Method:
     white_box: bool = False
     needs_shots: bool = True
     defaults: dict = field(default_factory=lambda: CBBT_DEFAULTS)
+    settings: type | None = None
 
 
 # On the embedded model d = 128, so q = 64 is the ratio of the paper's 256 at d = 512.
@@ -56,4 +58,5 @@ METHODS: dict[str, Method] = {
         cbbt.fit, "CBBT+", "token embeddings, features", "context, adapter", defaults=cbbt_plus.DEFAULTS
     ),
     "cbbt_tip": Method(cbbt_tip.fit, "CBBT, cache adapter", "token embeddings, features", "context, cache keys, α, β"),
+    "zip": Method(zip_prompt.fit, "ZIP", "token embeddings, losses", "low-rank context", settings=zip_prompt.Settings),
 }

@@ -1,0 +1,183 @@
+"""The configuration of one run: flat, checked when it is made, and named by its own hash.
+
+`RunConfig` is the scientific configuration and nothing else: paths, devices and
+workers are arguments of `cbbt.run`. What belongs to one method alone (a population,
+a projection) stands in the method's own `Settings` and is given under `options`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cbbt.checks import check_ranges, check_types, choose, nearest
+from cbbt.data.augment import AUGMENTATIONS
+from cbbt.data.load import READERS
+from cbbt.estimators import DIFFERENCES, DIRECTIONS, FACTORS
+from cbbt.ledger import GRAINS
+from cbbt.methods import METHODS
+from cbbt.prompts import POSITIONS
+
+# Fields that runs were named without at first: at these values they stay outside the name.
+SINCE = {
+    "split": "coop", "template": None, "class_names": None, "options": {},
+    "max_class_prompts": None, "max_loss_queries": None, "max_images": None,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run's numbers. Defaults suit the embedded model.
+
+    A setting left at None is the method's own (`Method.defaults`), resolved when
+    the configuration is made. Raises ValueError (names the choices) or TypeError (names the type expected).
+    """
+
+    dataset: str  # a task that `cbbt.load_task` knows
+    method: str = "cbbt"  # a key of `cbbt.METHODS`
+    backbone: str = "mini"  # "mini" or an open_clip architecture
+    pretrained: str | None = "default"  # see `cbbt.load_black_box`
+    shots: int = 16  # training images per class; 0 for zero-shot alone
+    seed: int = 1  # of the shots and of every other draw
+
+    context_length: int = 1  # M
+    context_init: str = "a"  # words, or "random"
+    class_specific: bool = False  # one context per class
+    position: str = "end"  # of the class name
+
+    q: int | None = None  # directions per estimate
+    epsilon: float | None = None  # step of the differences; max(1/d, 0.001) if None
+    directions: str | None = None
+    differences: str = "forward"
+    factor: str = "dimension"
+    scoring: str | None = None  # what perturbed prompts are scored on: "batch", or the whole "support"
+
+    prompt_every: int | None = None  # steps of the loop per step of the prompt; the adapter makes every one
+    epochs: int | None = None
+    batch_size: int = 32
+    prompt_lr: float | None = None
+    weight_decay: float = 5e-4  # on the context, coupled, as in the released code
+    clip_norm: float = 5.0
+    warmup_epochs: int = 1
+    warmup_lr: float = 1e-5
+
+    adapter_ratio: float = 0.2
+    adapter_reduction: int = 4
+    adapter_lr: float = 2e-3
+    cache_alpha: float = 1.0
+    cache_beta: float = 5.5
+    cache_lr: float = 1e-3
+
+    augmentation: str = "none"  # chosen on validation for the embedded model; the paper's is "cbbt"
+    views: int = 1  # augmented views per shot, used in turn; `epochs` or more: a fresh one each epoch
+    split: str = "coop"  # of a benchmark; "torchvision" where CoOp's split file is not at hand
+    template: str | None = None  # a sentence with {}; the task's own if None
+    class_names: tuple | None = None  # in label order; the task's own if None
+    judge: str = "test"  # the split that scores; "validation", the full pool, while choosing settings
+
+    # Budgets. A method that is given one for what it asks runs until it is spent,
+    # however long it would run by itself.
+    max_class_prompts: int | None = None
+    max_loss_queries: int | None = None
+    max_images: int | None = None
+    options: dict = field(default_factory=dict)  # fields of the method's own `Settings`
+
+    def __post_init__(self):
+        choose("method", self.method, METHODS)
+        method = METHODS[self.method]
+        if isinstance(self.class_names, list):
+            object.__setattr__(self, "class_names", tuple(self.class_names))  # as JSON and YAML write it
+        for name, value in method.defaults.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        check_types(self)
+        choices = {
+            "position": POSITIONS,
+            "scoring": ("batch", "support"),
+            "directions": (*DIRECTIONS, "remembering"),
+            "differences": DIFFERENCES,
+            "factor": FACTORS,
+            "augmentation": AUGMENTATIONS,
+            "judge": ("test", "validation"),
+            "split": READERS,
+        }
+        for name, allowed in choices.items():
+            choose(name, getattr(self, name), allowed)
+        at_least = {"shots": 0, "seed": 1, "context_length": 1, "q": 1, "epochs": 1, "batch_size": 1, "views": 1, "prompt_every": 1}
+        at_least |= {"warmup_epochs": 0, "adapter_reduction": 1, "weight_decay": 0, "cache_alpha": 0, "warmup_lr": 0}
+        at_least |= {f"max_{grain}": 1 for grain in self.budget}
+        check_ranges(self, at_least, positive=("prompt_lr", "adapter_lr", "cache_lr", "clip_norm", "cache_beta"))
+        if self.epsilon is not None and not self.epsilon > 0:
+            raise ValueError(f"epsilon must be positive or None, got {self.epsilon}")
+        if not 0 <= self.adapter_ratio <= 1:
+            raise ValueError(f"adapter_ratio must lie in [0, 1], got {self.adapter_ratio}")
+        if self.shots == 0 and method.needs_shots:
+            raise ValueError(f"method {self.method!r} needs shots ≥ 1; only zero_shot runs with 0")
+        if self.options or method.settings:
+            object.__setattr__(self, "options", dataclasses.asdict(self.settings))
+
+    @property
+    def settings(self):
+        """The method's own `Settings`, checked. Raises ValueError for an option it does not have."""
+        kind = METHODS[self.method].settings
+        valid = [] if kind is None else [option.name for option in dataclasses.fields(kind)]
+        for name in self.options:
+            if name not in valid:
+                raise ValueError(f"method {self.method!r} has no option {name!r}; {nearest(name, valid)}")
+        return kind(**self.options)
+
+    @property
+    def budget(self) -> dict[str, int]:
+        """Grain → largest count allowed, for the grains that have one."""
+        limits = {grain: getattr(self, f"max_{grain}") for grain in GRAINS}
+        return {grain: limit for grain, limit in limits.items() if limit is not None}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> RunConfig:
+        """A configuration from a mapping, in which the method's options may stand beside the other fields.
+
+        Raises ValueError for an unknown key; names the nearest valid ones.
+        """
+        valid = [field.name for field in dataclasses.fields(cls)]
+        method = METHODS.get(values.get("method", cls.method))
+        own = [option.name for option in dataclasses.fields(method.settings)] if method and method.settings else []
+        for key in values:
+            if key not in valid + own:
+                raise ValueError(f"unknown setting {key!r}; {nearest(key, valid + own)}")
+        options = {key: value for key, value in values.items() if key in own}
+        rest = {key: value for key, value in values.items() if key not in own}
+        return cls(**rest | ({"options": rest.get("options", {}) | options} if options else {}))
+
+    @property
+    def run_id(self) -> str:
+        """A readable name that ends in a hash of every field."""
+        values = dataclasses.asdict(self)
+        for name, since in SINCE.items():
+            if values[name] == since:
+                del values[name]
+        text = json.dumps(values, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        dataset = Path(self.dataset).name
+        return f"{dataset}-{self.backbone}-{self.method}-{self.shots}shot-seed{self.seed}-{digest}".replace("/", "-")
+
+
+def method_configs(methods, seeds, settings: dict, common: dict) -> list[RunConfig]:
+    """One configuration per method and seed.
+
+    `settings` holds fields for all methods and, under a method's name, fields for it
+    alone; `common` fields win over both. Methods that need no shots get none.
+    Raises ValueError for an unknown method or setting.
+    """
+    for method in methods:
+        choose("method", method, METHODS)
+    shared = {key: value for key, value in settings.items() if key not in METHODS}
+    configs = []
+    for method in methods:
+        values = shared | settings.get(method, {}) | common | {"method": method}
+        if not METHODS[method].needs_shots:
+            values["shots"] = 0
+        configs += [RunConfig.from_dict(values | {"seed": seed}) for seed in seeds]
+    return configs
