@@ -126,9 +126,22 @@ class BlackBox:
         with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()), full_precision():
             return torch.cat([self._losses(part, images, labels, offsets) for part in text.split(step)])
 
-    def _losses(self, text, images, labels, offsets):
+    def logits(self, text: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """Logits (N, B, C) of N prompt sets (N, C, E) for unit-norm images (B, E); N loss queries.
+
+        For methods that work on logits: the whole answer is held in memory.
+        """
+        self.ledger.charge("loss_queries", len(text))
+        with torch.no_grad(), full_precision():
+            return self._logits(text, images).movedim(1, 0)
+
+    def _logits(self, text, images):
+        """τ · images · textᵀ as (B, N, C), one product."""
         n_sets, n_classes, width = text.shape
-        logits = self.logit_scale * (images @ text.reshape(-1, width).T).view(len(images), n_sets, n_classes)
+        return self.logit_scale * (images @ text.reshape(-1, width).T).view(len(images), n_sets, n_classes)
+
+    def _losses(self, text, images, labels, offsets):
+        n_sets, logits = len(text), self._logits(text, images)
         if offsets is not None:
             logits = logits + offsets[:, None]
         # mean over the batch of −log softmax at the label, for every set

@@ -85,3 +85,19 @@ class Progress:
 def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     """The tensors whose names begin with `prefix`, without it."""
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """What an optimiser remembers of each parameter of its one group, by number and name."""
+    return {
+        f"{index}.{key}": value
+        for index, parameter in enumerate(optimizer.param_groups[0]["params"])
+        for key, value in optimizer.state[parameter].items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Undo `optimizer_tensors`; step counters go to the CPU, where optimisers keep them."""
+    for index, parameter in enumerate(optimizer.param_groups[0]["params"]):
+        saved = part(tensors, f"{index}.")
+        optimizer.state[parameter] = {key: value.cpu() if value.ndim == 0 else value for key, value in saved.items()}

@@ -39,14 +39,16 @@ def initial_context(
     """The context from which tuning starts, (M, D) or, given `n_classes`, (C, M, D).
 
     `init` is a text of exactly `length` tokens whose embeddings are the start
-    (CBBT: "a", M = 1), a text of one token that is repeated `length` times, or
-    "random" for N(0, 0.02²) drawn from `generator` (CoOp, M = 16).
+    (CBBT: "a", M = 1), a text of one token that is repeated `length` times,
+    "random" for N(0, 0.02²) drawn from `generator` (CoOp, M = 16), or "zeros".
     Raises ValueError when the words do not make up `length` tokens.
     """
     if length < 1:
         raise ValueError(f"a context has at least one vector, got length {length}")
     if init == "random":
         context = 0.02 * torch.randn(length, box.context_dim, generator=generator)
+    elif init == "zeros":
+        context = torch.zeros(length, box.context_dim)
     else:
         context = box.token_embeddings(init).cpu()
         if len(context) == 1:
@@ -54,7 +56,7 @@ def initial_context(
         if len(context) != length:
             raise ValueError(
                 f"initial words {init!r} are {len(context)} tokens, but the context has {length} vectors: "
-                f"use {length} tokens, one token, or init='random'"
+                f"use {length} tokens, one token, 'random' or 'zeros'"
             )
     if n_classes is not None:
         context = context.expand(n_classes, *context.shape)

@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from cbbt.directions import remembering
 from cbbt.estimators import estimate_gradient
 from cbbt.fitting import Classifier, Fitted, Session, Support
-from cbbt.progress import Progress, part
+from cbbt.progress import Progress, optimizer_tensors, part, restore_optimizer
 from cbbt.seeding import batch_rows, generator_for
 
 
@@ -256,9 +256,7 @@ class _Loop:
         remembered = {"previous": self.previous, "text": self.text}
         tensors |= {key: value for key, value in remembered.items() if value is not None}
         for name, optimizer in self._optimizers().items():
-            for index, parameter in enumerate(optimizer.param_groups[0]["params"]):
-                for key, value in optimizer.state[parameter].items():
-                    tensors[f"{name}.{index}.{key}"] = value
+            tensors |= {f"{name}.{key}": value for key, value in optimizer_tensors(optimizer).items()}
         self.progress.save(tensors, losses=self.losses, gradient_norms=self.gradient_norms)
 
     def restore(self, device: torch.device) -> None:
@@ -272,8 +270,5 @@ class _Loop:
             self.context.data.copy_(tensors["now.context"])
         self.previous, self.text = tensors.get("previous"), tensors.get("text")
         for name, optimizer in self._optimizers().items():
-            for index, parameter in enumerate(optimizer.param_groups[0]["params"]):
-                saved = part(tensors, f"{name}.{index}.")
-                # Step counters stay on the CPU, where the optimisers keep them.
-                optimizer.state[parameter] = {k: v.cpu() if v.ndim == 0 else v for k, v in saved.items()}
+            restore_optimizer(optimizer, part(tensors, f"{name}."))
         self.losses, self.gradient_norms = own["losses"], own["gradient_norms"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Callable
 
-from cbbt.methods import adapter, cbbt, cbbt_plus, cbbt_prompt, cbbt_tip, coop, tip_adapter, tip_adapter_f, zero_shot, zip_prompt
+from cbbt.methods import adapter, bbt, bpt_vlm, cbbt, cbbt_plus, cbbt_prompt, cbbt_tip, coop, craft, tip_adapter, tip_adapter_f, zero_shot, zip_prompt
 
 
 @dataclass(frozen=True)
@@ -58,5 +58,12 @@ METHODS: dict[str, Method] = {
         cbbt.fit, "CBBT+", "token embeddings, features", "context, adapter", defaults=cbbt_plus.DEFAULTS
     ),
     "cbbt_tip": Method(cbbt_tip.fit, "CBBT, cache adapter", "token embeddings, features", "context, cache keys, α, β"),
+    "bbt": Method(bbt.fit, "BBT", "token embeddings, losses", "projected context", settings=bbt.Settings),
+    "bpt_vlm": Method(
+        bpt_vlm.fit, "BPT-VLM", "pixels, image tokens, token embeddings, losses", "projected prompts", settings=bpt_vlm.Settings
+    ),
+    "craft": Method(
+        craft.fit, "CraFT", "token embeddings, logits", "projected context, head on logits", settings=craft.Settings
+    ),
     "zip": Method(zip_prompt.fit, "ZIP", "token embeddings, losses", "low-rank context", settings=zip_prompt.Settings),
 }

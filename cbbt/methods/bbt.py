@@ -1,0 +1,99 @@
+"""BBT on a CLIP's text prompt (Sun et al., ICML 2022; github.com/txsun1997/Black-Box-Tuning).
+
+CMA-ES over z with a fixed random A; a candidate's context is p₀ + A z, its fitness
+the loss on the whole support set. For CLIP, BBT is reported by CraFT and SharpZO as
+CraFT's search without its head: four tokens "a photo of a", 512 numbers, populations
+of 40, 8,000 evaluations. The candidate of the lowest loss ever is deployed, as in
+BBT. The scale of A is set by BPT-VLM's rule; CraFT's is set by hand for each data set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from cbbt.adapters import IdentityAdapter
+from cbbt.checks import check_ranges, check_types
+from cbbt.fitting import Classifier, Fitted
+from cbbt.methods.evolution import Evolution, calibrated_std, random_projection
+from cbbt.prompts import initial_context
+from cbbt.search import search
+from cbbt.seeding import generator_for
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The published constants; see the module for the scale of A."""
+
+    tokens: int = 4  # context vectors
+    init: str = "a photo of a"  # p₀
+    numbers: int = 512  # of z
+    population: int = 40
+    evaluations: int = 8000  # candidates scored in all
+    sigma: float = 1.0
+    bound: float = 0.0  # entries of z stay in ±bound; 0: none
+    std: float | None = None  # of A's entries; None: as token embeddings vary
+
+    def __post_init__(self):
+        check_types(self)
+        at_least = {"tokens": 1, "numbers": 1, "population": 2, "evaluations": self.population, "bound": 0}
+        check_ranges(self, at_least, positive=("sigma",) if self.std is None else ("sigma", "std"))
+
+    @property
+    def dimension(self) -> int:
+        """How many numbers are searched."""
+        return self.numbers
+
+
+def fit(box, support, config, session) -> Fitted:
+    settings = config.settings
+    return search(box, support, config, session, Bbt(box, support, config), settings.evaluations // settings.population)
+
+
+class Bbt:
+    """The algorithm, generation by generation (see `cbbt.search.Searcher`)."""
+
+    def __init__(self, box, support, config):
+        self.box, self.support, s = box, support, config.settings
+        draw = generator_for(config.seed, "context")
+        self.start = initial_context(box, s.init, s.tokens, generator=draw)
+        std = s.std or calibrated_std(box, support, s.numbers, s.sigma)
+        self.projection = random_projection(self.start.numel(), s.numbers, std, draw).to(box.device)
+        self.evolution = Evolution(s.dimension, s.sigma, s.population, s.bound, config.seed)
+        raw, self.labels = support.whole()
+        self.features = F.normalize(raw, dim=-1)
+        self.best, self.best_loss = torch.zeros(s.dimension, device=box.device), torch.inf
+        self.cost = {"loss_queries": s.population, "class_prompts": s.population * len(support.class_names)}
+
+    def contexts(self, z: torch.Tensor) -> torch.Tensor:
+        """Contexts (N, M, D) of candidates (N, k)."""
+        return self.start + (z @ self.projection.T).view(len(z), *self.start.shape)
+
+    def losses(self, candidates: torch.Tensor) -> torch.Tensor:
+        """Losses (N,) of candidates (N, k) on the whole support set."""
+        text = self.box.encode_prompts(self.contexts(candidates), self.support.class_names)
+        return self.box.losses(text, self.features, self.labels)
+
+    def step(self, index: int, steps: int) -> dict:
+        candidates = self.evolution.ask().to(self.box.device)
+        losses = self.losses(candidates)
+        self.evolution.tell(losses.cpu())
+        if losses.min() < self.best_loss:
+            self.best, self.best_loss = candidates[losses.argmin()], losses.min().item()
+        return {"train_loss": self.best_loss}
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        return {"z": self.best}
+
+    def classifier(self, box, parameters) -> Classifier:
+        text = box.encode_prompts(self.contexts(parameters["z"][None]), self.support.class_names)[0]
+        return Classifier(text, IdentityAdapter(), box.logit_scale)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {"z": self.best, "losses": self.evolution.history()}
+
+    def restore(self, state) -> None:
+        self.evolution.replay(state["losses"].cpu())
+        self.best, self.best_loss = state["z"], state["losses"].min().item()  # told as doubles, so not rounded

@@ -1,0 +1,101 @@
+"""BPT-VLM, shallow: text and image prompts evolved together (Yu et al., IJCAI 2023; github.com/BruthYU/BPT-VLM).
+
+One CMA-ES over the joint z of 500 + 500 numbers: eight text context vectors A z_t and
+five tokens B z_i, which are put among the patches of the image transformer; the
+fitness is the loss on the whole support set, whose images every candidate has
+encoded anew. The prompt of the lowest loss ever is deployed; the released code
+reports the best test accuracy it passed. The scale of A is that of token
+embeddings, as published. That of B is published as a statistic of the image
+tower's weights, which a box does not give: here it is W^-1/2, W the tokens' width,
+with which CLIP starts such tokens.
+
+A box without image tokens (a ResNet) can be asked with `image_tokens: 0`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from cbbt.checks import check_ranges
+from cbbt.fitting import Classifier, Fitted
+from cbbt.methods import bbt
+from cbbt.methods.evolution import random_projection
+from cbbt.search import search
+from cbbt.seeding import generator_for
+
+
+@dataclass(frozen=True)
+class Settings(bbt.Settings):
+    """The published constants."""
+
+    tokens: int = 8
+    init: str = "zeros"  # p₀: none, the context is A z
+    numbers: int = 500  # of z_t
+    population: int = 30
+    evaluations: int = 25200  # published: 3,600 to 36,000, by data set
+    image_tokens: int = 5  # 0: the text side alone
+    image_numbers: int = 500  # of z_i
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_ranges(self, {"image_tokens": 0, "image_numbers": 1})
+
+    @property
+    def dimension(self) -> int:
+        return self.numbers + (self.image_numbers if self.image_tokens else 0)
+
+
+def fit(box, support, config, session) -> Fitted:
+    settings = config.settings
+    return search(box, support, config, session, Bpt(box, support, config), settings.evaluations // settings.population)
+
+
+class Bpt(bbt.Bbt):
+    """BBT's search with a second part of z for the images."""
+
+    def __init__(self, box, support, config):
+        s = config.settings
+        if s.image_tokens and box.image_token_dim is None:
+            raise ValueError(f"{box.name} takes no image tokens: bpt_vlm needs a ViT, or image_tokens=0 for the text side alone")
+        super().__init__(box, support, config)
+        self.settings, self.image_projection = s, None
+        if s.image_tokens:
+            std = box.image_token_dim**-0.5 / (math.sqrt(s.image_numbers) * s.sigma)
+            draw = generator_for(config.seed, "image tokens")
+            self.image_projection = random_projection(s.image_tokens * box.image_token_dim, s.image_numbers, std, draw).to(box.device)
+            self.labels = support.labels
+            self.cost |= {"images": s.population * len(support.labels)}
+
+    def contexts(self, z: torch.Tensor) -> torch.Tensor:
+        return super().contexts(z[:, : self.settings.numbers])
+
+    def image_tokens(self, z: torch.Tensor) -> torch.Tensor:
+        """Image tokens (V, W) of one candidate (k,)."""
+        return (self.image_projection @ z[self.settings.numbers :]).view(self.settings.image_tokens, -1)
+
+    def losses(self, candidates: torch.Tensor) -> torch.Tensor:
+        if self.image_projection is None:
+            return super().losses(candidates)
+        texts = self.box.encode_prompts(self.contexts(candidates), self.support.class_names)
+        return torch.cat([self.loss(text, z) for text, z in zip(texts, candidates)])
+
+    def loss(self, text: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """The loss (1,) of one candidate: its class features (C, E) on the shots as its tokens have them seen."""
+        see = seen_through(self.image_tokens(z))
+        features = torch.cat([see(self.box, batch.to(self.box.device)) for batch in self.support.pixels.batches()])
+        return self.box.losses(text[None], F.normalize(features, dim=-1), self.labels)
+
+    def classifier(self, box, parameters) -> Classifier:
+        classifier = super().classifier(box, parameters)
+        if self.image_projection is not None:
+            classifier.image_prompt = seen_through(self.image_tokens(parameters["z"]))
+        return classifier
+
+
+def seen_through(tokens: torch.Tensor):
+    """(box, pixels (B, 3, H, W)) → raw features (B, E) with these tokens (V, W) among the patches."""
+    return lambda box, pixels: box.encode_images(pixels, normalize=False, tokens=tokens)

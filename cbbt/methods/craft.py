@@ -1,0 +1,135 @@
+"""CraFT: a prompt by evolution, a head by gradients (Wang et al., ICML 2024; github.com/mrflogs/CraFT).
+
+The prompt is searched as in BBT. Beside it a small network on the logits is trained,
+refined = logits + MLP(logits), and each side is held to the other,
+
+    fitness of z      CE(logits) + w · KL(refined ‖ logits)
+    loss of the head  CE(refined) + w · KL(logits ‖ refined), w = 0 after 1/n of the search
+
+In each generation the head is trained for one epoch, on the next of the augmented
+views, at the context of the mean of a fresh sample. Those images are part of the
+cost here; the released code counts prompts alone. w, n and the projection's scale
+were set for each data set by a rule that is not shown; here they are the same for all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cbbt.adapters import IdentityAdapter
+from cbbt.checks import check_ranges
+from cbbt.fitting import Classifier, Fitted
+from cbbt.methods import bbt
+from cbbt.progress import optimizer_tensors, part, restore_optimizer
+from cbbt.search import search
+from cbbt.seeding import generator_for
+
+
+@dataclass(frozen=True)
+class Settings(bbt.Settings):
+    """The published constants; those of the search are BBT's."""
+
+    hidden: int = 256
+    head_lr: float = 1e-3
+    batch: int = 256
+    weight: float = 0.1  # w; published 0 to 1
+    consistent_part: int = 1  # n: the head's term is dropped after 1/n of the search; published 1 or 4
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_ranges(self, {"hidden": 1, "batch": 1, "weight": 0, "consistent_part": 1}, positive=("head_lr",))
+
+
+def fit(box, support, config, session) -> Fitted:
+    settings = config.settings
+    return search(box, support, config, session, Craft(box, support, config), settings.evaluations // settings.population)
+
+
+class Craft(bbt.Bbt):
+    """BBT's search with the refined logits in the fitness, and the head's training after each generation."""
+
+    def __init__(self, box, support, config):
+        super().__init__(box, support, config)
+        self.settings, self.seed = config.settings, config.seed
+        # The search scores one pass over the shots, as published.
+        self.features, self.labels = F.normalize(support.views[0], dim=-1), support.labels
+        self.z = torch.zeros_like(self.best)  # of the present context
+        n_classes, s = len(support.class_names), self.settings
+        self.head = RefiningHead(n_classes, s.hidden, generator_for(config.seed, "head")).to(box.device)
+        self.optimizer = torch.optim.Adam(self.head.parameters(), lr=s.head_lr)
+        # and one question for the text of the context at which the head is trained
+        self.cost = {"loss_queries": s.population, "class_prompts": (s.population + 1) * n_classes}
+
+    def step(self, index: int, steps: int) -> dict:
+        columns = super().step(index, steps)
+        self.z = self.evolution.ask().mean(dim=0).to(self.box.device)
+        text = self.box.encode_prompts(self.contexts(self.z[None]), self.support.class_names)[0]
+        weight = self.settings.weight if (index + 1) * self.settings.consistent_part <= steps else 0.0
+        return columns | {"head_loss": self.train_head(text, index, weight)}
+
+    def losses(self, candidates: torch.Tensor) -> torch.Tensor:
+        texts = self.box.encode_prompts(self.contexts(candidates), self.support.class_names)
+        # One candidate's logits at a time: for a thousand classes they are large.
+        return torch.stack([self.fitness(self.box.logits(text[None], self.features)[0]) for text in texts])
+
+    @torch.no_grad()
+    def fitness(self, logits: torch.Tensor) -> torch.Tensor:
+        """CE + w · KL(refined ‖ logits) of logits (n, C)."""
+        return F.cross_entropy(logits, self.labels) + self.settings.weight * divergence(self.head(logits), logits)
+
+    def train_head(self, text: torch.Tensor, index: int, weight: float) -> float:
+        """One epoch over the view of generation `index`; returns the last batch's loss."""
+        views, labels = self.support.views, self.support.labels
+        order = torch.randperm(len(labels), generator=generator_for(self.seed, "head order", index))
+        for rows in order.to(labels.device).split(self.settings.batch):
+            logits = self.box.logit_scale * F.normalize(views[index % len(views)][rows], dim=-1) @ text.T
+            refined = self.head(logits)
+            loss = F.cross_entropy(refined, labels[rows]) + weight * divergence(logits, refined)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        return loss.item()
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        return {"z": self.z} | {f"head.{key}": value.detach().clone() for key, value in self.head.state_dict().items()}
+
+    def classifier(self, box, parameters) -> Classifier:
+        head = RefiningHead(len(self.support.class_names), self.settings.hidden, generator_for(0)).to(box.device)
+        head.load_state_dict(part(parameters, "head."))
+        text = box.encode_prompts(self.contexts(parameters["z"][None]), self.support.class_names)[0]
+        return Classifier(text, IdentityAdapter(), box.logit_scale, head=head)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        moments = {f"adam.{key}": value for key, value in optimizer_tensors(self.optimizer).items()}
+        return self.parameters() | moments | {"losses": self.evolution.history()}
+
+    def restore(self, state) -> None:
+        self.evolution.replay(state["losses"].cpu(), between=self.evolution.ask)
+        self.z = state["z"]
+        self.head.load_state_dict(part(state, "head."))
+        restore_optimizer(self.optimizer, part(state, "adam."))
+
+
+class RefiningHead(nn.Module):
+    """logits (n, C) → logits + MLP(logits), the MLP C → hidden → C with ReLU."""
+
+    def __init__(self, n_classes: int, hidden: int, generator: torch.Generator):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(n_classes, hidden), nn.ReLU(), nn.Linear(hidden, n_classes))
+        for layer in (self.layers[0], self.layers[2]):
+            bound = layer.in_features**-0.5  # torch's own range, from a generator of ours
+            for parameter in layer.parameters():
+                nn.init.uniform_(parameter, -bound, bound, generator=generator)
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits + self.layers(logits)
+
+
+def divergence(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """KL(softmax(first) ‖ softmax(second)) of logits (n, C), mean over n."""
+    logs = F.log_softmax(first, dim=1), F.log_softmax(second, dim=1)
+    return F.kl_div(logs[1], logs[0], reduction="batchmean", log_target=True)

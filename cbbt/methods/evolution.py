@@ -1,0 +1,79 @@
+"""CMA-ES (Hansen & Ostermeier 2001) through pycma, for BBT, BPT-VLM and CraFT.
+
+pycma draws from numpy's global stream, and reads a seed of 0 as the clock; here it
+is given a stream of its own. It has no checkpoint but pickle, so a strategy is
+brought back by telling a fresh one the same losses again, which asks the box nothing.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cma
+import numpy as np
+import torch
+from cma.sigma_adaptation import CMAAdaptSigmaCSA
+
+from cbbt.prompts import fill_template
+from cbbt.seeding import generator_for
+
+
+class Evolution:
+    """A strategy over z (k,), started at 0.
+
+    Args:
+        numbers: k. sigma: the first step size, > 0. population: candidates of a
+            generation. bound: entries stay in ±bound; 0 for no bound. seed: of all draws.
+    """
+
+    def __init__(self, numbers: int, sigma: float, population: int, bound: float, seed: int):
+        stream = np.random.default_rng(generator_for(seed, "evolution").initial_seed())
+        options = {
+            "popsize": population,
+            "seed": math.nan,  # leave numpy's global stream alone
+            "randn": lambda *shape: stream.standard_normal(shape),
+            "AdaptSigma": CMAAdaptSigmaCSA,  # the textbook's rule; pycma's own choice forbids a second sample
+            "verbose": -9,
+        }
+        if bound > 0:
+            options["bounds"] = [-bound, bound]
+        self.strategy = cma.CMAEvolutionStrategy(np.zeros(numbers), sigma, options)
+        self.told: list[list[float]] = []
+
+    def ask(self) -> torch.Tensor:
+        """The candidates of a generation, float32 (population, k)."""
+        self.asked = self.strategy.ask()
+        return torch.from_numpy(np.stack(self.asked)).float()
+
+    def tell(self, losses: torch.Tensor) -> None:
+        """The candidates' losses (population,). Raises FloatingPointError if one is not finite."""
+        if not losses.isfinite().all():
+            raise FloatingPointError(f"{int((~losses.isfinite()).sum())} of {len(losses)} losses are not finite")
+        self.told.append(losses.double().tolist())
+        self.strategy.tell(self.asked, self.told[-1])
+
+    def history(self) -> torch.Tensor:
+        """All losses told, float64 (generations, population)."""
+        return torch.tensor(self.told, dtype=torch.float64)
+
+    def replay(self, history: torch.Tensor, between=lambda: None) -> None:
+        """Bring a fresh strategy to where `history` was told; `between` is called after each generation."""
+        for losses in history:
+            self.ask()
+            self.tell(losses)
+            between()
+
+
+def random_projection(outputs: int, inputs: int, std: float, generator: torch.Generator) -> torch.Tensor:
+    """A (outputs, inputs) with normal entries of standard deviation `std`."""
+    return std * torch.randn(outputs, inputs, generator=generator)
+
+
+def calibrated_std(box, support, numbers: int, sigma: float) -> float:
+    """Entries of A for which A z, z ~ N(0, σ²I), varies as token embeddings do (BPT-VLM).
+
+    Read from the embeddings of the task's own sentences, which the box gives.
+    """
+    sentences = fill_template(support.template, support.class_names)
+    embeddings = torch.cat([box.token_embeddings(sentence) for sentence in sentences])
+    return embeddings.std().item() / (math.sqrt(numbers) * sigma)
