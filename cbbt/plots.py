@@ -33,6 +33,10 @@ LOOK = {  # method → colour, marker
     "cbbt_tip": ("#CC79A7", "D"),
     "cbbt_plus": ("#7A1F00", "*"),
     "cbbt_plus_prompt": ("#7A5C00", "<"),
+    "bbt": ("#117733", "8"),
+    "bpt_vlm": ("#44AA99", "H"),
+    "craft": ("#AA4499", (4, 1, 45)),
+    "zip": ("#999933", "d"),
     "zero_shot": ("#8C8C8C", ""),
 }
 VARIANTS = {  # of methods, as notebook A3 calls them
@@ -45,6 +49,7 @@ CURVES = {  # column of the table of curves → title of its panel
     "test_accuracy": "test accuracy (%), never chosen on",
     "class_prompts": "class prompts encoded",
 }
+GRAINS = {"loss_queries": "loss queries", "class_prompts": "class prompts encoded", "images": "images encoded"}
 
 
 @mpl.rc_context(STYLE)
@@ -98,22 +103,38 @@ def accuracy_against_queries(curves: pd.DataFrame, shots: int, methods: list[str
     asking = [method for method in drawn if _asks(chosen[chosen.method == method])]
     figure, axes, spare = panel_axes(len(datasets), "class prompts encoded")
     for ax, name in zip(axes, datasets):
-        for method in drawn:
-            table = chosen[(chosen.dataset == name) & (chosen.method == method)]
-            if method in asking:
-                _line(ax, table, "class_prompts", SCORE, method, dense=True)
-            elif len(table):
-                last = table[table.epoch == table.epoch.max()][SCORE].mean()
-                colour, marker = look(method)
-                ax.axhline(last, color=colour, linestyle=":", zorder=1)
-                place = 0.04 + 0.08 * (drawn.index(method) % 3)
-                ax.plot(place, last, color=colour, marker=marker, mec="white", mew=0.4, transform=ax.get_yaxis_transform())
-        ax.set_xscale("log")
-        ax.xaxis.set_minor_formatter(NullFormatter())
+        _along_queries(ax, chosen[chosen.dataset == name], "class_prompts", drawn)
         ax.set_title(short_name(name))
     handles = [_handle(method, "-" if method in asking else ":") for method in drawn]
     dotted = "" if len(asking) == len(drawn) else "; dotted: asks no prompts while training"
     _legend(figure, spare, handles, f"{_band_note(chosen)}{dotted}")
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def anytime(curves: pd.DataFrame, shots: int, methods: list[str] | None = None) -> Figure:
+    """Test accuracy during the fit against what was asked: a row per data set, a column per grain.
+
+    Lines are means over seeds, bands ± one standard deviation; a method that asks
+    nothing of a grain while it trains is a dotted line at its last accuracy there.
+    Needs columns dataset, backbone, method, shots, seed, epoch, test_accuracy,
+    loss_queries, class_prompts, images.
+    """
+    require(curves, [SCORE, *GRAINS], [*RUN, "epoch"])
+    chosen = _at_shots(of_methods(curves, methods), shots)
+    datasets, drawn = dataset_order(chosen), method_order(chosen.method)
+    figure, axes, _ = panel_axes(3 * len(datasets), "", columns=3)
+    for index, ax in enumerate(axes):
+        name, (grain, title) = datasets[index // 3], list(GRAINS.items())[index % 3]
+        _along_queries(ax, chosen[chosen.dataset == name], grain, drawn)
+        if index < 3:
+            ax.set_title(title)
+        if index % 3 == 0:
+            ax.set_ylabel(f"{short_name(name)}: accuracy (%)")
+        else:
+            ax.sharey(axes[index - index % 3])
+    note = f"{_band_note(chosen)}; dotted: asks nothing of this kind while training"
+    _legend(figure, [], [_handle(method) for method in drawn], note)
     return figure
 
 
@@ -210,9 +231,25 @@ def _at_shots(table: pd.DataFrame, shots: int) -> pd.DataFrame:
     return table[table.shots == shots]
 
 
-def _asks(table: pd.DataFrame) -> bool:
-    """Whether class prompts are encoded while the method trains."""
-    return (table.groupby(["dataset", "seed"]).class_prompts.nunique() > 1).any()
+def _along_queries(ax, table: pd.DataFrame, grain: str, drawn: list[str]) -> None:
+    """Accuracy of these methods on one data set against one grain, on a logarithmic axis."""
+    for method in drawn:
+        rows = table[table.method == method]
+        if _asks(rows, grain):
+            _line(ax, rows, grain, SCORE, method, dense=True)
+        elif len(rows):
+            last = rows[rows.epoch == rows.epoch.max()][SCORE].mean()
+            colour, marker = look(method)
+            ax.axhline(last, color=colour, linestyle=":", zorder=1)
+            place = 0.04 + 0.08 * (drawn.index(method) % 3)
+            ax.plot(place, last, color=colour, marker=marker, mec="white", mew=0.4, transform=ax.get_yaxis_transform())
+    ax.set_xscale("log")
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _asks(table: pd.DataFrame, grain: str = "class_prompts") -> bool:
+    """Whether the method asks questions of this grain while it trains."""
+    return (table.groupby(["dataset", "seed"])[grain].nunique() > 1).any()
 
 
 def _line(ax, table: pd.DataFrame, x: str, y: str, method: str, dense: bool = False) -> None:

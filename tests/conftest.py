@@ -6,8 +6,10 @@ import torch
 from open_clip.transform import PreprocessCfg
 
 from cbbt.blackbox import BlackBox, WhiteBox
+from cbbt.fitting import Support
 from cbbt.models import LoadedModel
 
+NAMES = ("cat", "sea or lake", "apple pie")
 TEXT = dict(context_length=32, vocab_size=49408, width=32, heads=4, layers=3)
 VISION = dict(image_size=16, layers=1, width=32, head_width=16, patch_size=8)
 
@@ -43,6 +45,16 @@ def box(loaded) -> BlackBox:
 @pytest.fixture
 def white_box(loaded) -> WhiteBox:
     return WhiteBox(loaded, torch.device("cpu"))
+
+
+@pytest.fixture
+def support(box) -> Support:
+    generator = torch.Generator().manual_seed(1)
+    centres = torch.randn(3, box.embed_dim, generator=generator)
+    labels = torch.arange(3).repeat(4)
+    views = 3 * (centres[labels] + 0.5 * torch.randn(2, 12, box.embed_dim, generator=generator))
+    val = 3 * (centres + 0.5 * torch.randn(3, box.embed_dim, generator=generator))
+    return Support(views, labels, val, torch.arange(3), NAMES, "a photo of a {}.")
 
 
 @pytest.fixture

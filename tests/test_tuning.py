@@ -13,39 +13,31 @@ from cbbt.fitting import Session, Support
 from cbbt.ledger import Ledger
 from cbbt.methods import METHODS
 from cbbt.tuning import EstimatedGradient, ExactGradient, learning_rate, tune
+from tests.conftest import NAMES
 
-NAMES = ("cat", "sea or lake", "apple pie")
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def support(box) -> Support:
-    generator = torch.Generator().manual_seed(1)
-    centres = torch.randn(3, box.embed_dim, generator=generator)
-    labels = torch.arange(3).repeat(4)
-    views = 3 * (centres[labels] + 0.5 * torch.randn(2, 12, box.embed_dim, generator=generator))
-    val = 3 * (centres + 0.5 * torch.randn(3, box.embed_dim, generator=generator))
-    return Support(views, labels, val, torch.arange(3), NAMES, "a photo of a {}.")
 
 
 def config(method: str, **settings) -> RunConfig:
     return RunConfig("digits", method, **({"q": 4, "epochs": 3, "batch_size": 5, "prompt_lr": 0.05} | settings))
 
 
-def fit(loaded, support, method, checkpoint=None, observe=lambda classifier: {}, save_every=-1.0, **settings):
+def fit(loaded, support, method, checkpoint=None, observe=lambda classifier: {}, save_every=-1.0, budget=None, **settings):
     """Fit with fresh ledgers; returns (fitted, fit's counts, monitoring's counts)."""
     door = WhiteBox if METHODS[method].white_box else BlackBox
-    box = door(loaded, CPU, Ledger())
+    box = door(loaded, CPU, Ledger({grain.removeprefix("max_"): limit for grain, limit in (budget or {}).items()}))
     judge = box.with_ledger(Ledger())
     session = Session(judge=judge, observe=observe, checkpoint=checkpoint, save_every=save_every)
     fitted = METHODS[method].fit(box, support, config(method, **settings), session)
     return fitted, box.ledger.counts, judge.ledger.counts
 
 
-TRAINED = [name for name in METHODS if name not in ("zero_shot", "tip_adapter")]
+# The methods without settings of their own: those of the collaborative loop, and those that do not train.
+PLAIN = [name for name in METHODS if METHODS[name].settings is None]
+TRAINED = [name for name in PLAIN if name not in ("zero_shot", "tip_adapter")]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PLAIN)
 def test_every_method_returns_a_classifier(loaded, support, method):
     fitted, counts, _ = fit(loaded, support, method)
     logits = fitted.last.logits(support.val_features)
@@ -185,3 +177,30 @@ def test_scoring_on_the_support_sees_every_view(loaded, support):
     features, _ = IdentityAdapter()(support.views.flatten(0, 1))
     exact, _, _ = ExactGradient(white, NAMES, settings)(start, features, None, support.labels.repeat(2), None, None)
     assert torch.cosine_similarity(seen[0][0].flatten(), exact.flatten(), dim=0) > 0.99
+
+
+@pytest.mark.parametrize("budget, steps", [({"max_loss_queries": 32}, 6), ({"max_class_prompts": 50}, 3), ({"max_loss_queries": 4}, 0)])
+def test_a_budget_decides_the_length_and_is_never_exceeded(loaded, support, budget, steps):
+    """Five loss queries and fifteen class prompts a step; two steps an epoch, the last one cut short."""
+    for method in ("cbbt", "cbbt_prompt"):
+        fitted, counts, _ = fit(loaded, support, method, budget=budget, **budget)
+        assert counts["loss_queries"] == 5 * steps and counts["class_prompts"] == 15 * steps
+        assert [row["step"] for row in fitted.history] == [step for step in (2, 4, 6) if step <= steps] + [steps] * (steps % 2)
+
+
+def test_a_budget_of_what_a_method_does_not_ask_changes_nothing(loaded, support):
+    free, *_ = fit(loaded, support, "adapter")
+    held, counts, _ = fit(loaded, support, "adapter", budget={"max_loss_queries": 1}, max_loss_queries=1)
+    assert counts["loss_queries"] == 0
+    assert torch.equal(free.last.logits(support.val_features), held.last.logits(support.val_features))
+
+
+def test_prompt_steps_in_between_stretch_a_budget(loaded, support):
+    fitted, counts, _ = fit(loaded, support, "cbbt", prompt_every=3, budget={"max_loss_queries": 10}, max_loss_queries=10)
+    assert counts["loss_queries"] == 10 and fitted.history[-1]["step"] == 6
+
+
+def test_what_is_learned_is_counted(loaded, support):
+    context, adapter = 32, 2 * 24 * 6
+    for method, expected in (("cbbt_prompt", context), ("adapter", adapter), ("cbbt", context + adapter), ("zero_shot", 0)):
+        assert fit(loaded, support, method)[0].learned == expected

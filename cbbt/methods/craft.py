@@ -7,9 +7,11 @@ refined = logits + MLP(logits), and each side is held to the other,
     loss of the head  CE(refined) + w · KL(logits ‖ refined), w = 0 after 1/n of the search
 
 In each generation the head is trained for one epoch, on the next of the augmented
-views, at the context of the mean of a fresh sample. Those images are part of the
-cost here; the released code counts prompts alone. w, n and the projection's scale
-were set for each data set by a rule that is not shown; here they are the same for all.
+views, at the context of the distribution's mean (the released code draws one more
+population and takes its mean, which is this but for the noise). Those images are
+part of the cost here; the released code counts prompts alone. w, n and the
+projection's scale were set for each data set by a rule that is not shown; here they
+are the same for all.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ class Craft(bbt.Bbt):
 
     def step(self, index: int, steps: int) -> dict:
         columns = super().step(index, steps)
-        self.z = self.evolution.ask().mean(dim=0).to(self.box.device)
+        self.z = self.evolution.mean().to(self.box.device)
         text = self.box.encode_prompts(self.contexts(self.z[None]), self.support.class_names)[0]
         weight = self.settings.weight if (index + 1) * self.settings.consistent_part <= steps else 0.0
         return columns | {"head_loss": self.train_head(text, index, weight)}
@@ -108,7 +110,7 @@ class Craft(bbt.Bbt):
         return self.parameters() | moments | {"losses": self.evolution.history()}
 
     def restore(self, state) -> None:
-        self.evolution.replay(state["losses"].cpu(), between=self.evolution.ask)
+        self.evolution.replay(state["losses"].cpu())
         self.z = state["z"]
         self.head.load_state_dict(part(state, "head."))
         restore_optimizer(self.optimizer, part(state, "adam."))

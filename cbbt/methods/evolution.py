@@ -12,7 +12,6 @@ import math
 import cma
 import numpy as np
 import torch
-from cma.sigma_adaptation import CMAAdaptSigmaCSA
 
 from cbbt.prompts import fill_template
 from cbbt.seeding import generator_for
@@ -32,7 +31,6 @@ class Evolution:
             "popsize": population,
             "seed": math.nan,  # leave numpy's global stream alone
             "randn": lambda *shape: stream.standard_normal(shape),
-            "AdaptSigma": CMAAdaptSigmaCSA,  # the textbook's rule; pycma's own choice forbids a second sample
             "verbose": -9,
         }
         if bound > 0:
@@ -56,12 +54,15 @@ class Evolution:
         """All losses told, float64 (generations, population)."""
         return torch.tensor(self.told, dtype=torch.float64)
 
-    def replay(self, history: torch.Tensor, between=lambda: None) -> None:
-        """Bring a fresh strategy to where `history` was told; `between` is called after each generation."""
+    def mean(self) -> torch.Tensor:
+        """The mean (k,) of the distribution that candidates are drawn from, within the bounds."""
+        return torch.from_numpy(np.array(self.strategy.result.xfavorite)).float()
+
+    def replay(self, history: torch.Tensor) -> None:
+        """Bring a fresh strategy to where `history` was told."""
         for losses in history:
             self.ask()
             self.tell(losses)
-            between()
 
 
 def random_projection(outputs: int, inputs: int, std: float, generator: torch.Generator) -> torch.Tensor:

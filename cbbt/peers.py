@@ -1,0 +1,64 @@
+"""The field at one glance: what each method needs, reaches and costs, and who is beyond chance.
+
+Reads the table of runs alone (`cbbt.runs_table`); notebook 05 shows it.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cbbt.methods import METHODS
+from cbbt.tables import SCORE, difference_table, label, mean_over_datasets, method_order, scores
+
+COST = {"learned": "numbers learned", "loss_queries": "loss queries", "class_prompts": "class prompts", "images": "images",
+        "fit_seconds": "seconds", "peak_megabytes": "memory (MB)"}  # fmt: skip
+
+
+def access_table(methods) -> pd.DataFrame:
+    """What each method needs of the box, and what it tunes; a row per method."""
+    rows = {label(name): {"needs": METHODS[name].access, "tunes": METHODS[name].learns} for name in method_order(methods)}
+    return pd.DataFrame(rows).T.rename_axis("method")
+
+
+def peers_table(runs: pd.DataFrame, shots: int) -> pd.DataFrame:
+    """Accuracy and price of each method at one number of shots, the most accurate first.
+
+    Columns: what the box must take or give; the mean accuracy over all data sets in
+    percent and its standard deviation over seeds; seeds; then means over all runs of
+    `COST`. Raises ValueError if no run has these shots.
+    """
+    accuracy = mean_over_datasets(scores(runs, shots))
+    chosen = runs[(runs.shots == shots) | (runs.method == "zero_shot")].groupby("method")
+    table = pd.DataFrame(
+        {
+            "access": {name: METHODS[name].access if name in METHODS else "" for name in accuracy},
+            "accuracy": accuracy.mean(),
+            "sd": accuracy.std().where(accuracy.columns != "zero_shot"),
+            "seeds": accuracy.count(),
+        }
+    )
+    table = table.join(chosen[list(COST)].mean().rename(columns=COST)).sort_values("accuracy", ascending=False, kind="stable")
+    return table.rename(index=label).rename_axis("method")
+
+
+def against(runs: pd.DataFrame, baseline: str, shots: int) -> pd.DataFrame:
+    """Every method minus `baseline` over all pairs of data set and seed, the highest first.
+
+    Columns: pairs, mean, low, high (points, 95 % t interval), p (two-sided paired
+    t-test), "p, Holm" (corrected for the number of methods compared). Raises
+    ValueError for a baseline that the table lacks.
+    """
+    others = [name for name in scores(runs, shots, SCORE) if name != baseline]
+    rows = {name: difference_table(runs, name, baseline, shots).loc["all pairs"] for name in others}
+    table = pd.DataFrame(rows).T.rename(columns={"n": "pairs"}).astype({"pairs": int})
+    ranked = table.p.sort_values()
+    steps = ranked * range(len(ranked), 0, -1)  # Holm 1979: the smallest p times the number of tests, and so on
+    table["p, Holm"] = steps.cummax().clip(upper=1.0)
+    return table.sort_values("mean", ascending=False, kind="stable").rename(index=label).rename_axis("method")
+
+
+def improves(runs: pd.DataFrame, dataset: str, shots: int) -> pd.Series:
+    """Each method's mean gain over zero-shot on one data set, in points, the highest first."""
+    wide = scores(runs[runs.dataset == dataset], shots)
+    gains = wide.sub(wide["zero_shot"], axis=0).drop(columns="zero_shot").mean()
+    return gains.sort_values(ascending=False, kind="stable").rename(index=label)
