@@ -33,6 +33,7 @@ LOOK = {  # method → colour, marker
     "cbbt_tip": ("#CC79A7", "D"),
     "cbbt_plus": ("#7A1F00", "*"),
     "cbbt_plus_prompt": ("#7A5C00", "<"),
+    "blackvip": ("#4D4D00", "p"),
     "zero_shot": ("#8C8C8C", ""),
 }
 VARIANTS = {  # of methods, as notebook A3 calls them

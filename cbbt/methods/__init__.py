@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Callable
 
-from cbbt.methods import adapter, cbbt, cbbt_plus, cbbt_prompt, cbbt_tip, coop, tip_adapter, tip_adapter_f, zero_shot, zip_prompt
+from cbbt.methods import adapter, blackvip, cbbt, cbbt_plus, cbbt_prompt, cbbt_tip, coop, tip_adapter, tip_adapter_f
+from cbbt.methods import zero_shot, zip_prompt
 
 
 @dataclass(frozen=True)
@@ -59,4 +60,5 @@ METHODS: dict[str, Method] = {
     ),
     "cbbt_tip": Method(cbbt_tip.fit, "CBBT, cache adapter", "token embeddings, features", "context, cache keys, α, β"),
     "zip": Method(zip_prompt.fit, "ZIP", "token embeddings, losses", "low-rank context", settings=zip_prompt.Settings),
+    "blackvip": Method(blackvip.fit, "BlackVIP", "pixels, losses", "image prompt decoder", settings=blackvip.Settings),
 }
