@@ -16,6 +16,7 @@ import weakref
 import torch
 import torch.nn.functional as F
 
+from cbbt.image_tokens import token_width, tokens_inserted
 from cbbt.ledger import Ledger
 from cbbt.memory import chunk_size
 from cbbt.models import LoadedModel, load_model
@@ -32,6 +33,7 @@ class BlackBox:
         name: backbone name. device: where answers come from, a torch.device.
         context_dim: D, width of a context vector. embed_dim: E, width of features.
         image_size: side of the square input in pixels.
+        image_token_dim: width of the image tower's tokens, or None if it takes none.
         preprocess_config: how images are prepared (open_clip's keys: size, mean, std, …).
         logit_scale: τ, the factor on cosine similarities (a float, > 0).
         ledger: the `Ledger` that counts every query.
@@ -49,6 +51,7 @@ class BlackBox:
         self.preprocess_config = dict(loaded.preprocess_config)
         size = self.preprocess_config["size"]
         self.image_size = size if isinstance(size, int) else size[0]
+        self.image_token_dim = token_width(loaded.model.visual)
         self.logit_scale = float(loaded.model.logit_scale.exp())
         self.ledger = ledger or Ledger()
 
@@ -65,20 +68,27 @@ class BlackBox:
         """A PIL image as the model expects it at test time, float (3, H, W); no query."""
         return _behind[self][0].preprocess(image)
 
-    def encode_images(self, pixels: torch.Tensor, normalize: bool = True) -> torch.Tensor:
+    def encode_images(
+        self, pixels: torch.Tensor, normalize: bool = True, tokens: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Features (B, E) of preprocessed images (B, 3, H, W); unit norm, or raw.
 
-        Raises ValueError for another shape.
+        `tokens` (V, `image_token_dim`) are put between the class token and the
+        patches of every image. Raises ValueError for another shape, or for tokens
+        given to a box that takes none.
         """
         expected = (3, self.image_size, self.image_size)
         if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected:
             raise ValueError(f"expected images of shape (B, {', '.join(map(str, expected))}), got {tuple(pixels.shape)}")
+        if tokens is not None and (tokens.ndim != 2 or tokens.shape[1] != self.image_token_dim):
+            takes = f"image tokens of shape (V, {self.image_token_dim})" if self.image_token_dim else "no image tokens"
+            raise ValueError(f"{self.name!r} takes {takes}, got {tuple(tokens.shape)}")
         self.ledger.charge("images", len(pixels))
         # An image's intermediate results take up to 32 times its pixels (RN50 24, RN50x16 29, ViT-B-16 16).
         step = chunk_size(self.device, 32 * pixels[:1].numel() * 4)
-        encode = _behind[self][0].model.encode_image
-        with torch.no_grad(), full_precision():
-            parts = [encode(part.to(self.device), normalize=normalize).float() for part in pixels.split(step)]
+        model = _behind[self][0].model
+        with torch.no_grad(), full_precision(), tokens_inserted(model.visual, tokens):
+            parts = [model.encode_image(part.to(self.device), normalize=normalize).float() for part in pixels.split(step)]
         return torch.cat(parts)
 
     def encode_prompts(self, contexts: torch.Tensor, class_names, position: str = "end") -> torch.Tensor:

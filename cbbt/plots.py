@@ -37,6 +37,7 @@ LOOK = {  # method → colour, marker
     "bpt_vlm": ("#44AA99", "H"),
     "craft": ("#AA4499", (4, 1, 45)),
     "zip": ("#999933", "d"),
+    "blackvip": ("#4D4D00", "p"),
     "zero_shot": ("#8C8C8C", ""),
 }
 VARIANTS = {  # of methods, as notebook A3 calls them

@@ -1,12 +1,16 @@
 """A CLIP small enough for unit tests, with random weights and the real tokenizer."""
 
+import numpy as np
 import open_clip
 import pytest
 import torch
 from open_clip.transform import PreprocessCfg
 
 from cbbt.blackbox import BlackBox, WhiteBox
+from cbbt.data.pixels import Pixels
+from cbbt.data.task import Item
 from cbbt.fitting import Support
+from cbbt.ledger import Ledger
 from cbbt.models import LoadedModel
 
 NAMES = ("cat", "sea or lake", "apple pie")
@@ -55,6 +59,23 @@ def support(box) -> Support:
     views = 3 * (centres[labels] + 0.5 * torch.randn(2, 12, box.embed_dim, generator=generator))
     val = 3 * (centres + 0.5 * torch.randn(3, box.embed_dim, generator=generator))
     return Support(views, labels, val, torch.arange(3), NAMES, "a photo of a {}.")
+
+
+@pytest.fixture
+def pictured(box) -> Support:
+    """Shots with their pixels: dark, grey and bright noise, four of each class, and one for validation."""
+    draw = np.random.default_rng(2)
+
+    def images(n):
+        return [
+            Item(k, NAMES[k], pixels=draw.integers(80 * k, 80 * k + 90, (16, 16, 3), np.uint8))
+            for k in (np.arange(n) % 3).tolist()
+        ]
+
+    shots, val = (Pixels(images(n), box.preprocess) for n in (12, 3))
+    raw = [box.with_ledger(Ledger()).encode_images(pixels[range(len(pixels))], normalize=False) for pixels in (shots, val)]
+    labels = torch.arange(3).repeat(4)
+    return Support(raw[0][None], labels, raw[1], torch.arange(3), NAMES, "a photo of a {}.", shots, val)
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Callable
 
-from cbbt.methods import adapter, bbt, bpt_vlm, cbbt, cbbt_plus, cbbt_prompt, cbbt_tip, coop, craft, tip_adapter, tip_adapter_f, zero_shot, zip_prompt
+from cbbt.methods import adapter, bbt, blackvip, bpt_vlm, cbbt, cbbt_plus, cbbt_prompt, cbbt_tip, coop, craft
+from cbbt.methods import tip_adapter, tip_adapter_f, zero_shot, zip_prompt
 
 
 @dataclass(frozen=True)
@@ -66,4 +67,5 @@ METHODS: dict[str, Method] = {
         craft.fit, "CraFT", "token embeddings, logits", "projected context, head on logits", settings=craft.Settings
     ),
     "zip": Method(zip_prompt.fit, "ZIP", "token embeddings, losses", "low-rank context", settings=zip_prompt.Settings),
+    "blackvip": Method(blackvip.fit, "BlackVIP", "pixels, losses", "image prompt decoder", settings=blackvip.Settings),
 }

@@ -1,0 +1,94 @@
+"""Encoders of images that a user has beside the black box: frozen, and never a question to it.
+
+`PrincipalComponents` needs nothing but the shots; `TimmEncoder` is a network of timm
+with weights from a local file. Both map the box's preprocessed images (B, 3, H, W)
+to vectors (B, width) with entries of the order of one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import safetensors.torch
+import timm
+import torch
+import torch.nn.functional as F
+
+from cbbt.checks import nearest
+
+SIDE = 32  # larger images are averaged down to this before their components are taken
+SMALLEST = 1e-3  # components below this part of the first one's standard deviation hold only rounding
+
+
+class PrincipalComponents:
+    """The first principal components of a set of images, each scaled to variance one over the set.
+
+    pixels: `cbbt.data.pixels.Pixels`, n images. width: components kept, at most n − 1.
+    """
+
+    def __init__(self, pixels, width: int, device: torch.device):
+        flat = torch.cat([self._flat(batch) for batch in pixels.batches()])
+        self.mean = flat.mean(dim=0)
+        _, singular, axes = torch.linalg.svd(flat - self.mean, full_matrices=False)
+        rank = int((singular > SMALLEST * singular[0]).sum())
+        keep = min(width, len(flat) - 1, rank)
+        scale = (len(flat) - 1) ** 0.5 / singular[:keep, None]
+        self.mean, self.components = self.mean.to(device), (scale * axes[:keep]).to(device)
+
+    @staticmethod
+    def _flat(pixels: torch.Tensor) -> torch.Tensor:
+        return F.adaptive_avg_pool2d(pixels, min(SIDE, pixels.shape[-1])).flatten(1)
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        return (self._flat(pixels) - self.mean) @ self.components.T
+
+
+class TimmEncoder:
+    """A frozen network of timm without its head, on images renormalised and resized to its taste.
+
+    weights: a local file, safetensors or what `torch.load` reads as weights alone; every weight of
+    the network must be in it, and nothing else but a head. preprocess_config: of the box.
+    Raises ValueError for an unknown name, an absent file, or weights that do not fit.
+    """
+
+    def __init__(self, name: str, weights: str | Path, preprocess_config: dict, device: torch.device):
+        if not timm.is_model(name):
+            raise ValueError(f"unknown encoder {name!r}: choose 'pca' or a model of timm; {_nearest(name)}")
+        path = Path(weights)
+        if not weights or not path.is_file():
+            raise ValueError(f"encoder {name!r} needs encoder_weights, a local file, got {str(weights)!r}: nothing is downloaded")
+        try:
+            with torch.random.fork_rng(devices=[]):  # it starts at random, to be overwritten
+                self.network = timm.create_model(name, pretrained=False, num_classes=0)
+        except RuntimeError as error:
+            raise ValueError(f"encoder {name!r} cannot be made: {error}") from error
+        config = self.network.default_cfg
+        self._load(path, name, head=config.get("classifier") or "head")
+        self.network.eval().requires_grad_(False).to(device)
+        self.side = config["input_size"][-1]
+        own, other = (torch.tensor([c["mean"], c["std"]], device=device)[..., None, None] for c in (config, preprocess_config))
+        self.factor, self.offset = other[1] / own[1], (other[0] - own[0]) / own[1]
+
+    def _load(self, path: Path, name: str, head: str) -> None:
+        try:
+            if path.suffix == ".safetensors":
+                state = safetensors.torch.load_file(path)
+            else:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+                state = state.get("model", state)  # as the authors of MAE wrap it
+            state = {key: value for key, value in state.items() if not key.startswith(f"{head}.")}
+            self.network.load_state_dict(state)
+        except Exception as error:  # torch, pickle, zip and safetensors each raise their own
+            raise ValueError(f"weights {path} do not fit encoder {name!r}: {error}") from error
+
+    @torch.no_grad()
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        x = pixels * self.factor + self.offset
+        if x.shape[-1] != self.side:
+            x = F.interpolate(x, size=(self.side, self.side), mode="bilinear", antialias=True)
+        return self.network(x).float()
+
+
+def _nearest(name: str) -> str:
+    near = nearest(name, timm.list_models()).split("; valid")[0]
+    return f"{near}; all: timm.list_models()"

@@ -1,0 +1,41 @@
+"""Tokens beside the patches of a vision transformer: a prompt on the image side.
+
+BPT-VLM (Yu et al., IJCAI 2023) puts tokens of its own between the class token and
+the patches, where the transformer's layers begin: positions are added and the first
+norm is taken before, so neither touches them. Like `cbbt.text_tower`, this stands
+behind the wall; `BlackBox.encode_images` is the door.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Iterator
+
+import torch
+from open_clip.transformer import VisionTransformer
+
+
+def token_width(visual: torch.nn.Module) -> int | None:
+    """Width of the tokens that an image tower can take; None if its features are not a class token's."""
+    if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None or visual.pool_type != "tok":
+        return None
+    return visual.class_embedding.shape[0]
+
+
+@contextlib.contextmanager
+def tokens_inserted(visual: torch.nn.Module, tokens: torch.Tensor | None) -> Iterator[None]:
+    """While open, `visual` puts `tokens` (V, width) after the class token of each image; none change nothing."""
+    if tokens is None or not len(tokens):
+        yield
+        return
+
+    def insert(module, arguments):
+        sequence, *rest = arguments  # (B, 1 + patches, width)
+        own = tokens.to(sequence).expand(len(sequence), -1, -1)
+        return torch.cat([sequence[:, :1], own, sequence[:, 1:]], dim=1), *rest
+
+    hook = visual.transformer.register_forward_pre_hook(insert)
+    try:
+        yield
+    finally:
+        hook.remove()
