@@ -34,6 +34,8 @@ LOOK = {  # method → colour, marker
     "cbbt_plus": ("#7A1F00", "*"),
     "cbbt_plus_prompt": ("#7A5C00", "<"),
     "zero_shot": ("#8C8C8C", ""),
+    "lfa": ("#332288", ">"),
+    "word_search": ("#882255", "h"),
 }
 VARIANTS = {  # of methods, as notebook A3 calls them
     "CBBT+ (1/40)": ("#CC79A7", "D"),

