@@ -20,6 +20,17 @@ class IdentityAdapter(nn.Module):
         return F.normalize(raw, dim=-1), None
 
 
+class LinearMap(nn.Module):
+    """x' = normalise(x W) of unit-norm features x, W (E, E) copied (LFA, Ouali et al., ICCV 2023)."""
+
+    def __init__(self, weight: torch.Tensor):
+        super().__init__()
+        self.register_buffer("weight", weight.detach().clone())
+
+    def forward(self, raw: torch.Tensor):
+        return F.normalize(F.normalize(raw, dim=-1) @ self.weight, dim=-1), None
+
+
 class ResidualAdapter(nn.Module):
     """A bottleneck beside the identity: f' = normalise(r·A(f) + (1 − r)·f).
 

@@ -105,10 +105,15 @@ class BlackBox:
             return _behind[self][1].encode(contexts, class_names, position)
 
     def encode_texts(self, texts: list[str]) -> torch.Tensor:
-        """Unit-norm features (n, E) of plain sentences; each counts as one class prompt."""
+        """Unit-norm features (n, E) of plain sentences; each counts as one class prompt.
+
+        Raises ValueError, and counts nothing, for a sentence that the tokenizer refuses.
+        """
+        tower, texts = _behind[self][1], list(texts)
+        tower.tokenizer(texts)
         self.ledger.charge("class_prompts", len(texts))
         with torch.no_grad(), full_precision():
-            return _behind[self][1].encode_texts(list(texts))
+            return tower.encode_texts(texts)
 
     def token_embeddings(self, words: str) -> torch.Tensor:
         """A copy of the embeddings (tokens, D) of `words`: a start for a context."""

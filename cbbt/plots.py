@@ -39,6 +39,8 @@ LOOK = {  # method → colour, marker
     "zip": ("#999933", "d"),
     "blackvip": ("#4D4D00", "p"),
     "zero_shot": ("#8C8C8C", ""),
+    "lfa": ("#332288", ">"),
+    "word_search": ("#882255", "h"),
 }
 VARIANTS = {  # of methods, as notebook A3 calls them
     "CBBT+ (1/40)": ("#CC79A7", "D"),

@@ -33,7 +33,7 @@ class Searcher(Protocol):
         """
 
     def parameters(self) -> dict[str, torch.Tensor]:
-        """What is deployed now: the learned numbers."""
+        """What is deployed now. The floating-point numbers in it count as learned; words are bytes, and do not."""
 
     def classifier(self, box, parameters: dict[str, torch.Tensor]) -> Classifier:
         """The classifier of such parameters, as a copy of its own; its questions go to `box`."""
@@ -75,5 +75,5 @@ def search(box, support: Support, config, session: Session, searcher: Searcher, 
     parameters = searcher.parameters()
     last = searcher.classifier(session.judge, parameters)
     best = searcher.classifier(session.judge, progress.best) if progress.best else None
-    learned = sum(tensor.numel() for tensor in parameters.values())
+    learned = sum(tensor.numel() for tensor in parameters.values() if tensor.is_floating_point())
     return Fitted(last, best, progress.best_epoch, progress.history, learned)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Callable
 
 from cbbt.methods import adapter, bbt, blackvip, bpt_vlm, cbbt, cbbt_plus, cbbt_prompt, cbbt_tip, coop, craft
-from cbbt.methods import tip_adapter, tip_adapter_f, zero_shot, zip_prompt
+from cbbt.methods import lfa, tip_adapter, tip_adapter_f, word_search, zero_shot, zip_prompt
 
 
 @dataclass(frozen=True)
@@ -68,4 +68,8 @@ METHODS: dict[str, Method] = {
     ),
     "zip": Method(zip_prompt.fit, "ZIP", "token embeddings, losses", "low-rank context", settings=zip_prompt.Settings),
     "blackvip": Method(blackvip.fit, "BlackVIP", "pixels, losses", "image prompt decoder", settings=blackvip.Settings),
+    "lfa": Method(lfa.fit, "LFA", "features", "linear map", settings=lfa.Settings),
+    "word_search": Method(
+        word_search.fit, "LLM search over words", "text, features", "template", settings=word_search.Settings
+    ),
 }

@@ -1,0 +1,141 @@
+"""Search over words with a language model as the optimiser (Liu et al., CVPR 2024).
+
+A pool of templates, each a sentence with `{}` for the class name, is ranked by accuracy
+on the shots. A proposer (`cbbt.proposers`) sees the three best and the three worst and
+writes a new one, which joins the pool; the best is deployed. The box is given plain
+text: no embedding, no gradient.
+
+Released code: github.com/shihongl1998/LLM-as-a-blackbox-optimizer. It starts from 80
+captions, which are not public, and ends after 10 proposals of a model since retired. Its
+default kind of question is not defined there, and its sheet of templates is sorted by
+test accuracy; here the question is in `cbbt.proposers`, and the test split is never seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Iterator
+
+import torch
+import torch.nn.functional as F
+
+from cbbt.adapters import IdentityAdapter
+from cbbt.checks import check_ranges, check_types, choose
+from cbbt.fitting import Classifier, Fitted
+from cbbt.prompts import fill_template
+from cbbt.proposers import PROPOSERS, well_formed
+from cbbt.search import search
+from cbbt.seeding import generator_for
+
+# The pool at first, after the task's own template. What a model cannot read is left out, free of charge.
+START = (
+    "{}", "{}.", "a {}.", "the {}.", "one {}.", "some {}.",
+    "this is a {}.", "this is the {}.", "there is a {}.", "here is a {}.", "it is a {}.",
+    "a photo of the {}.", "a photo of one {}.", "the photo of a {}.", "a photo: {}.",
+    "a picture of a {}.", "a picture of the {}.", "an image of a {}.", "the image of the {}.",
+    "there is a {} in the photo.", "there is a {} in the picture.", "a {} in the image.",
+    "a close-up photo of a {}.", "a close-up photo of the {} surface.", "a {} texture.", "a {} pattern.",
+    "a drawing of a {}.", "a sketch of the {}.", "a handwritten {}.", "a printed {}.",
+    "a satellite photo of a {}.", "an aerial picture of the {}.", "a map of the {}.",
+    "a dark photo of a {}.", "a bright photo of a {}.", "a blurry photo of a {}.", "a noisy picture of a {}.",
+    "a black and white photo of a {}.", "a gray {} in the picture.", "a small {} seen from far away.",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The search's constants; published where nothing else is said."""
+
+    proposer: str = "words"  # a key of `cbbt.proposers.PROPOSERS`; published: a language model, here "chat"
+    endpoint: str = ""  # of "chat"
+    model: str = ""  # of "chat"
+    shown: int = 3  # best templates that a proposer sees, and as many of the worst
+    tries: int = 15  # questions to the proposer, until a template is new and can be read
+    steps: int = 240  # templates scored, START among them; published: 80 and 10
+
+    def __post_init__(self):
+        check_types(self)
+        check_ranges(self, dict.fromkeys(("shown", "tries", "steps"), 1))
+        choose("proposer", self.proposer, PROPOSERS)
+        PROPOSERS[self.proposer](self)  # what it lacks is said before anything is asked
+
+
+def fit(box, support, config, session) -> Fitted:
+    if config.settings.proposer != "words":
+        session = dataclasses.replace(session, save_every=0.0)  # a reply may cost money: it is kept at once
+    return search(box, support, config, session, WordSearch(box, support, config), config.settings.steps)
+
+
+class WordSearch:
+    """The algorithm; each step scores one template (see `cbbt.search.Searcher`)."""
+
+    def __init__(self, box, support, config):
+        self.box, self.support, self.seed, self.settings = box, support, config.seed, config.settings
+        self.propose = PROPOSERS[self.settings.proposer](self.settings)
+        raw, self.labels = support.whole()
+        self.features = F.normalize(raw, dim=-1)
+        self.scores: dict[str, tuple[float, float]] = {}  # template → accuracy in percent, cross-entropy
+        self.refused: set[str] = set()  # by the model's tokenizer
+        self.cost = {"class_prompts": len(support.class_names), "loss_queries": 1}
+
+    def step(self, index: int, steps: int) -> dict:
+        next((template for template in self.candidates(index) if self.score(template)), None)
+        best = self.ranked()[0]
+        accuracy, loss = self.scores[best]
+        return {"train_loss": loss, "train_accuracy": accuracy, "templates": len(self.scores), "template": best}
+
+    def candidates(self, index: int) -> Iterator[str]:
+        """Templates for step `index`: what the pool starts from, then what the proposer writes."""
+        yield from (self.support.template, *START)
+        ranked = [(template, self.scores[template][0]) for template in self.ranked()]
+        shown, draw = self.settings.shown, generator_for(self.seed, "proposal", index)
+        for _ in range(self.settings.tries):
+            yield from self.propose(ranked[:shown], ranked[shown:][-shown:], draw)
+
+    def score(self, template: str) -> bool:
+        """Ask for the template's accuracy on the shots; False, and free, if it is known or of no use."""
+        own = template == self.support.template
+        if template in self.scores or template in self.refused or not (own or well_formed(template)):
+            return False
+        try:
+            text = self.box.encode_texts(fill_template(template, self.support.class_names))
+        except ValueError:  # words that the model does not know, or too many
+            if own:
+                raise
+            self.refused.add(template)
+            return False
+        loss = self.box.losses(text[None], self.features, self.labels).item()
+        hits = (self.features @ text.T).argmax(dim=1) == self.labels
+        self.scores[template] = 100.0 * hits.double().mean().item(), loss
+        return True
+
+    def ranked(self) -> list[str]:
+        """The pool, the highest accuracy first; of equals the lower cross-entropy, then the earlier."""
+        return sorted(self.scores, key=lambda template: (-self.scores[template][0], self.scores[template][1]))
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        return {"template": as_bytes((self.ranked() or [self.support.template])[0])}
+
+    def classifier(self, box, parameters) -> Classifier:
+        text = box.encode_texts(fill_template(as_text(parameters["template"]), self.support.class_names))
+        return Classifier(text, IdentityAdapter(), box.logit_scale)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        scores = torch.tensor(list(self.scores.values()), dtype=torch.float64)
+        return {"templates": as_bytes(json.dumps(list(self.scores))), "scores": scores}
+
+    def restore(self, state) -> None:
+        templates = json.loads(as_text(state["templates"]))
+        self.scores = {template: tuple(pair) for template, pair in zip(templates, state["scores"].tolist(), strict=True)}
+
+
+def as_bytes(text: str) -> torch.Tensor:
+    """UTF-8 of a text, uint8 (bytes,)."""
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+def as_text(codes: torch.Tensor) -> str:
+    """The text of UTF-8 codes, uint8 (bytes,)."""
+    return bytes(codes.tolist()).decode()

@@ -1,0 +1,178 @@
+"""Proposers of templates for the search over words (`cbbt.methods.word_search`).
+
+A proposer is a function of good templates, bad templates, each with its accuracy on
+the shots in percent, and a generator for its draws; it returns new templates, which
+hold `{}` for the class name. `PROPOSERS` finds one by name; to use your own:
+
+    PROPOSERS["mine"] = lambda settings: my_function
+    cbbt.RunConfig("digits", "word_search", options={"proposer": "mine"})
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from dataclasses import dataclass
+from typing import Callable
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+import torch
+
+Scored = list[tuple[str, float]]  # templates with their accuracies, the best first
+Proposer = Callable[[Scored, Scored, torch.Generator], list[str]]
+
+FEWER_WORDS_THAN = 15  # in a template, as published
+KEY = "OPENAI_API_KEY"  # environment variable
+
+# For the offline proposer: what captions say about pictures of anything.
+WORDS = """
+a an the this that one some my your here there is it in on of with from and as for very
+photo photograph picture image snapshot shot close-up view drawing sketch painting print
+illustration rendering symbol sign icon map pattern texture surface scene object example type
+kind centered cropped close small large big single clean clear simple plain old new good bad
+typical real handwritten printed drawn painted aerial satellite black white gray red blue green
+brown yellow dark bright blurry noisy faded pixelated sharp grainy low-resolution
+""".split()
+
+
+class ProposerError(RuntimeError):
+    """A proposer could not be asked, or kept answering what is no template."""
+
+
+def well_formed(template: str) -> bool:
+    """Whether `template` is one printable line of fewer than 15 words with `{}` exactly once."""
+    return template.count("{}") == 1 and template.isprintable() and len(template.split()) < FEWER_WORDS_THAN
+
+
+def edit_words(good: Scored, bad: Scored, generator: torch.Generator) -> list[str]:
+    """Offline: one good template with a word inserted, removed or swapped, or two good ones crossed.
+
+    Crossing takes what stands before the class name from one and what follows it from
+    the other. The bad templates are not looked at.
+    """
+
+    def pick(choices):
+        return choices[int(torch.randint(len(choices), (), generator=generator))]
+
+    words, other = pieces(pick(good)[0]), pieces(pick(good)[0])
+    places = [place for place, word in enumerate(words) if word != "{}"]
+    edit = pick(("insert", "remove", "swap", "cross") if places else ("insert", "cross"))
+    if edit == "insert":
+        words.insert(pick(range(len(words) + 1)), pick(WORDS))
+    elif edit == "remove":
+        del words[pick(places)]
+    elif edit == "swap":
+        words[pick(places)] = pick(WORDS)
+    else:
+        words = words[: words.index("{}")] + other[other.index("{}") :]
+    return [re.sub(r"\s+([.,:;!?])", r"\1", " ".join(words))]
+
+
+def pieces(template: str) -> list[str]:
+    """Words, marks, and `{}` of a template."""
+    return re.findall(r"\{\}|[\w'-]+|[^\w\s{}]+", template)
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A proposer behind any endpoint that speaks OpenAI's chat completions.
+
+    endpoint: its base, such as "https://api.openai.com/v1". model: as it is called there.
+    The key, if one is needed, is read from the environment variable OPENAI_API_KEY at
+    every question and kept nowhere. timeout: of a question, in seconds. tries: of a
+    question that fails for the moment, and of replies that hold no template.
+    pause: seconds before the second try, doubled before each further one.
+
+    Raises ValueError for an endpoint or a model that cannot be; a question raises ProposerError.
+    """
+
+    endpoint: str
+    model: str
+    temperature: float = 1.0  # published
+    timeout: float = 60.0
+    tries: int = 5
+    pause: float = 1.0
+
+    def __post_init__(self):
+        parts = urlsplit(self.endpoint)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+            # Not repeated in the message: it may hold a secret, and it would end up in the record.
+            raise ValueError(
+                "proposer 'chat' needs endpoint='https://…/v1', without user, password or query: "
+                f"the key belongs into the environment variable {KEY}"
+            )
+        if not self.model:
+            raise ValueError("proposer 'chat' needs model=…, a name that its endpoint knows")
+
+    def __call__(self, good: Scored, bad: Scored, generator: torch.Generator) -> list[str]:
+        question = wording(good, bad)
+        for _ in range(self.tries):
+            reply = self.ask(question)
+            template = template_in(reply)
+            if template is not None:
+                return [template]
+        raise ProposerError(
+            f"model {self.model!r} gave no template in {self.tries} replies; expected a line of fewer than "
+            f"{FEWER_WORDS_THAN} words with {{}} once, got at last {reply[:80]!r}"
+        )
+
+    def ask(self, question: str) -> str:
+        """The model's reply; asked again, after a pause, while the endpoint fails or is busy."""
+        url = self.endpoint.rstrip("/") + "/chat/completions"
+        messages = [{"role": "user", "content": question}]
+        body = json.dumps({"model": self.model, "temperature": self.temperature, "messages": messages}).encode()
+        key = os.environ.get(KEY, "").strip()
+        for number in range(self.tries):
+            time.sleep(self.pause * 2 ** (number - 1) if number else 0)
+            request = Request(url, body, {"Content-Type": "application/json"})
+            if key:
+                request.add_unredirected_header("Authorization", f"Bearer {key}")  # to this host alone
+            try:
+                with urlopen(request, timeout=self.timeout) as response:
+                    return str(json.load(response)["choices"][0]["message"]["content"])
+            except HTTPError as error:
+                trouble = f"HTTP {error.code} {error.reason}" + (f" (is {KEY} right?)" if error.code in (401, 403) else "")
+                if error.code < 500 and error.code not in (408, 409, 429):
+                    break  # asking again would change nothing
+            except OSError as error:
+                trouble = str(getattr(error, "reason", error))
+            except (ValueError, LookupError, TypeError):
+                trouble = "the answer is no chat completion"
+        raise ProposerError(f"{url} did not answer, asked {number + 1} times: {trouble}")
+
+
+def wording(good: Scored, bad: Scored) -> str:
+    """What a language model is asked."""
+
+    def listed(templates: Scored) -> str:
+        return "\n".join(f"{accuracy:.1f} %  {template}" for template, accuracy in templates)
+
+    return (
+        "A model compares a picture with one sentence per class and picks the class whose sentence fits best. "
+        "The sentences come from a template in which {} stands for the class name. "
+        "Measured on a few labelled pictures, these templates do well:\n"
+        f"{listed(good)}\n\nand these do badly:\n{listed(bad)}\n\n"
+        "Work out what sets the two groups apart, then write one new template that should do better than all of them. "
+        f"It has fewer than {FEWER_WORDS_THAN} words and holds {{}} exactly once. "
+        "Reply with the template alone, on one line."
+    )
+
+
+def template_in(reply: str) -> str | None:
+    """The first template in a reply, without numbering and quotation marks; None if there is none."""
+    for line in re.findall(r'["“`]([^"”`\n]*\{\}[^"”`\n]*)["”`]', reply) + reply.splitlines():
+        template = " ".join(re.sub(r"^\s*(?:\d+[.)]|[-*•])\s+", "", line).split()).strip("\"'“”`*")
+        if well_formed(template):
+            return template
+    return None
+
+
+# Name → the proposer that the method's settings ask for.
+PROPOSERS: dict[str, Callable[[object], Proposer]] = {
+    "words": lambda settings: edit_words,
+    "chat": lambda settings: Chat(settings.endpoint, settings.model),
+}

@@ -1,0 +1,214 @@
+"""The search over words, and its proposers: offline, one's own, and a chat endpoint on the loopback."""
+
+import dataclasses
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+import torch
+
+from cbbt.blackbox import BlackBox
+from cbbt.config import RunConfig
+from cbbt.fitting import Session
+from cbbt.ledger import Ledger
+from cbbt.methods import word_search
+from cbbt.progress import Progress
+from cbbt.proposers import PROPOSERS, Chat, ProposerError, edit_words, template_in, well_formed
+from tests.test_tuning import Killed, fit, support  # noqa: F401 (a fixture)
+
+GOOD, BAD = [("a photo of a {}.", 80.0), ("this is the {} here.", 70.0)], [("{}", 20.0)]
+START = word_search.START[8:14]
+SHORT = {"steps": 1 + len(START) + 12}
+SECRET = "sk-of-nobody"
+
+
+@pytest.fixture(autouse=True)
+def short_start(monkeypatch):
+    monkeypatch.setattr(word_search, "START", START)
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.server.asked.append((self.path, dict(self.headers), json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+        status, content = self.server.answers.pop(0) if len(self.server.answers) > 1 else self.server.answers[0]
+        body = json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]}).encode()
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(body if content is not None else b"not JSON")
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def endpoint(monkeypatch):
+    """A server with `answers`, (status, reply), the last one for ever, and `asked`."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    monkeypatch.setattr("cbbt.proposers.time.sleep", lambda seconds: None)
+    server = HTTPServer(("127.0.0.1", 0), Endpoint)
+    server.asked, server.answers = [], [(200, "a scan of a {}.")]
+    server.base = f"http://127.0.0.1:{server.server_port}/v1"
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def ask(endpoint, generator, **settings):
+    return Chat(endpoint.base, "some-model", **settings)(GOOD, BAD, generator)
+
+
+def test_edits_are_templates_of_every_kind(generator):
+    edited = [edit_words(GOOD, BAD, generator)[0] for _ in range(300)]
+    assert all(template.count("{}") == 1 for template in edited) and len(set(edited)) > 100
+    lengths = {len(template.split()) for template in edited}
+    assert {4, 5, 6} <= lengths
+    assert "a photo of a {} here." in edited  # crossed
+    assert edit_words([("{}", 1.0)], [], generator)[0].count("{}") == 1  # nothing to remove or swap
+
+
+@pytest.mark.parametrize("template, good", [
+    ("a {}.", True), ("a photo", False), ("{} and {}", False), ("a\n{}", False),
+    ("w " * 13 + "{}", True), ("w " * 14 + "{}", False),
+])  # fmt: skip
+def test_templates_are_checked(template, good):
+    assert well_formed(template) is good
+
+
+@pytest.mark.parametrize("reply", [
+    "a scan of a {}.", '"a scan of a {}."', "1. a scan of a {}.", "- a  scan of a {}.",
+    "Sure, here it is:\n\na scan of a {}.", "You could try `a scan of a {}.`, which is short.",
+])  # fmt: skip
+def test_a_template_is_found_in_a_reply(reply):
+    assert template_in(reply) == "a scan of a {}."
+
+
+def test_a_chat_is_told_the_scores_and_sends_the_key(endpoint, generator):
+    assert ask(endpoint, generator) == ["a scan of a {}."]
+    path, headers, body = endpoint.asked[0]
+    assert path == "/v1/chat/completions" and headers["Authorization"] == f"Bearer {SECRET}"
+    assert body["model"] == "some-model" and "80.0 %  a photo of a {}." in body["messages"][0]["content"]
+
+
+def test_without_a_key_none_is_sent(endpoint, generator, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    ask(endpoint, generator)
+    assert "Authorization" not in endpoint.asked[0][1]
+
+
+@pytest.mark.parametrize("first", [(200, "a scan"), (200, None), (500, "a {}"), (429, "a {}")])
+def test_a_chat_is_asked_again(endpoint, generator, first):
+    endpoint.answers.insert(0, first)
+    assert ask(endpoint, generator) == ["a scan of a {}."] and len(endpoint.asked) == 2
+
+
+@pytest.mark.parametrize("answer, asked, message", [
+    ((200, "no idea"), 3, "'some-model' gave no template in 3 replies; expected a line .* got at last 'no idea'"),
+    ((200, None), 3, "asked 3 times: the answer is no chat completion"),
+    ((503, ""), 3, "asked 3 times: HTTP 503"),
+    ((401, ""), 1, r"asked 1 times: HTTP 401 .*OPENAI_API_KEY right\?"),
+])  # fmt: skip
+def test_a_chat_that_stays_bad_is_a_clear_error(endpoint, generator, answer, asked, message):
+    endpoint.answers = [answer]
+    with pytest.raises(ProposerError, match=message) as error:
+        ask(endpoint, generator, tries=3)
+    assert len(endpoint.asked) == asked and SECRET not in str(error.value)
+
+
+def test_nobody_listening_is_a_clear_error(generator, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with pytest.raises(ProposerError, match="asked 2 times: .*refused"):
+        Chat("http://127.0.0.1:9/v1", "m", tries=2, pause=0)(GOOD, BAD, generator)
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"proposer": "gpt"}, "proposer='gpt' is unknown, choose from words, chat"),
+    ({"proposer": "chat", "model": "m"}, "needs endpoint="),
+    ({"proposer": "chat", "model": "m", "endpoint": f"https://me:{SECRET}@host/v1"}, "needs endpoint="),
+    ({"proposer": "chat", "endpoint": "https://host/v1"}, "needs model="),
+    ({"tries": 0}, "tries must be at least 1"),
+])  # fmt: skip
+def test_wrong_settings_are_named(options, message):
+    with pytest.raises(ValueError, match=message) as error:
+        RunConfig("digits", "word_search", options=options)
+    assert SECRET not in str(error.value)
+
+
+def test_the_search_improves_and_is_the_seeds(loaded, support):  # noqa: F811
+    fitted, counts, monitoring = fit(loaded, support, "word_search", options=SHORT)
+    first, last = fitted.history[0], fitted.history[-1]
+    assert (last["train_accuracy"], -last["train_loss"]) > (first["train_accuracy"], -first["train_loss"])
+    assert first["template"] == support.template != last["template"]
+    accuracies = [row["train_accuracy"] for row in fitted.history]
+    assert accuracies == sorted(accuracies) and last["templates"] > len(START)
+    assert counts == {"class_prompts": 3 * last["templates"], "loss_queries": last["templates"], "images": 0}
+    assert fitted.learned == 0 and fitted.last.accuracy(*support.whole()) == last["train_accuracy"]
+    again, *_ = fit(loaded, support, "word_search", options=SHORT)
+    other, *_ = fit(loaded, support, "word_search", options=SHORT, seed=2)
+    assert again.history == fitted.history != other.history
+    json.dumps(fitted.history, allow_nan=False)
+
+
+@pytest.mark.parametrize("stop_after", [1, len(START) + 4])
+def test_a_killed_search_goes_on(loaded, support, stop_after, tmp_path, monkeypatch):  # noqa: F811
+    undisturbed = fit(loaded, support, "word_search", options=SHORT)
+    save = Progress.save
+
+    def save_and_die(self, *arguments, **own):
+        save(self, *arguments, **own)
+        if self.step == stop_after:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Progress, "save", save_and_die)
+        fit(loaded, support, "word_search", checkpoint=tmp_path / "c.safetensors", options=SHORT)
+    resumed = fit(loaded, support, "word_search", checkpoint=tmp_path / "c.safetensors", options=SHORT)
+    assert torch.equal(undisturbed[0].last.text, resumed[0].last.text)
+    assert undisturbed[0].history == resumed[0].history and undisturbed[1:] == resumed[1:]
+
+
+@pytest.mark.parametrize("budget, scored", [({"class_prompts": 20}, 6), ({"loss_queries": 5}, 5), ({"class_prompts": 2}, 0)])
+def test_a_budget_ends_the_search(loaded, support, budget, scored):  # noqa: F811
+    box = BlackBox(loaded, torch.device("cpu"), Ledger(budget))
+    config = RunConfig("digits", "word_search")
+    fitted = word_search.fit(box, support, config, Session(judge=box.with_ledger(Ledger())))
+    assert box.ledger.counts["loss_queries"] == scored == len(fitted.history)
+    assert box.ledger.counts["class_prompts"] == 3 * scored
+    assert fitted.last.text.shape == (3, box.embed_dim)  # the task's own template, where nothing was paid for
+
+
+def test_known_and_unreadable_proposals_are_free(loaded, support, monkeypatch):  # noqa: F811
+    asked = []
+
+    def mine(good, bad, generator):
+        asked.append((good, bad))
+        return ["a photo", support.template, "w " * 20 + "{}"]
+
+    monkeypatch.setitem(PROPOSERS, "mine", lambda settings: mine)
+    options = SHORT | {"proposer": "mine", "tries": 2}
+    fitted, counts, _ = fit(loaded, support, "word_search", options=options)
+    assert counts["loss_queries"] == len(START) + 1 == fitted.history[-1]["templates"]
+    assert len(asked) == 2 * (SHORT["steps"] - len(START) - 1)
+    good, bad = asked[0]
+    assert len(good) == len(bad) == 3 and min(good, key=lambda t: t[1])[1] >= max(bad, key=lambda t: t[1])[1]
+
+
+def test_a_chat_is_asked_nothing_twice_and_its_key_is_kept_nowhere(endpoint, loaded, support, tmp_path):  # noqa: F811
+    """The endpoint fails for good after three proposals; the search goes on from there."""
+    path = tmp_path / "checkpoint.safetensors"
+    endpoint.answers = [(200, f"a {word} photo of a {{}}.") for word in ("red", "blue", "green")] + [(400, "")]
+    options = SHORT | {"proposer": "chat", "endpoint": endpoint.base, "model": "some-model"}
+    arguments = {"checkpoint": path, "save_every": 60.0, "options": options}
+    with pytest.raises(ProposerError, match="HTTP 400"):
+        fit(loaded, support, "word_search", **arguments)
+    assert SECRET.encode() not in path.read_bytes() and len(endpoint.asked) == 4
+    endpoint.answers = [(200, "a pink photo of a {}.")]
+    fitted, counts, _ = fit(loaded, support, "word_search", **arguments)
+    pool = 1 + len(START) + 4
+    assert counts["loss_queries"] == fitted.history[-1]["templates"] == pool
+    tries = RunConfig("digits", "word_search").settings.tries
+    assert len(endpoint.asked) == 4 + 1 + (SHORT["steps"] - pool) * tries
+    record = dataclasses.asdict(RunConfig("digits", "word_search", options=options)), fitted.history
+    assert SECRET not in json.dumps(record) and "some-model" in json.dumps(record)
