@@ -41,7 +41,7 @@ class Settings:
 
     encoder: str = "pca"  # or a model of timm, with
     encoder_weights: str = ""  # its local file
-    encoder_width: int = 64  # principal components, at most the number of shots less one
+    encoder_width: int = 16  # principal components: more of them tell the shots apart, and no more
     p_eps: float = 1.0  # strength of the prompt, in normalised pixel values: 0.2 to 1
     averages: int = 5  # pairs of losses in an estimate
     a: float = 0.01
