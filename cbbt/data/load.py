@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections import Counter
 from dataclasses import replace
 from numbers import Integral
@@ -126,7 +127,7 @@ def _require_enough(task: Task, shots: int) -> None:
 
 
 def _require_files(items: tuple[Item, ...]) -> None:
-    missing = [item.path for item in items if item.path is not None and not item.path.is_file()]
+    missing = [item.path for item in items if item.path is not None and not os.path.isfile(item.path)]
     if missing:
         raise DataError(f"{len(missing)} of {len(items)} drawn images are missing, first {missing[0]}")
 
