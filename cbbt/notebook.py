@@ -59,7 +59,13 @@ def _checked(name: str, value, annotation: str):
     if optional and value is None:
         return value
     if kind is dict and isinstance(value, str):
-        value = yaml.safe_load("{" + value + "}")
+        try:
+            pairs = yaml.safe_load("{" + value + "}") if ":" in value or not value.strip() else None
+        except yaml.YAMLError:
+            pairs = None
+        if pairs is None:
+            raise TypeError(f"parameter {name} must be {annotation}, written 'a: 1, b: 2', got {value!r}")
+        value = pairs
     if kind is list and not isinstance(value, list):
         value = [_literal(part) for part in value.split(",")] if isinstance(value, str) else [value]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

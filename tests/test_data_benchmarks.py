@@ -227,6 +227,8 @@ def test_names_and_counts_are_checked(tmp_path):
     assert EMBEDDED == EMBEDDED_TASKS
     with pytest.raises(DataError, match="called 'OxfordPet'. Did you mean oxford_pets.* Choose from digits, .*ucf101"):
         load_task("OxfordPet")
+    with pytest.raises(DataError, match="no task and no folder is called ''"):
+        load_task("")  # not the working directory
     with pytest.raises(DataError, match="should be a text or a path, got 3"):
         load_task(3)
     for shots in (-1, 2.0, "4", True):

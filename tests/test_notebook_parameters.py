@@ -56,6 +56,13 @@ def test_a_wrong_type_is_named(line, expected):
         read_parameters(session(line))
 
 
+@pytest.mark.parametrize("text", ["q", "q: [", "{"])
+def test_a_dict_that_does_not_read_as_one_is_shown_how(text):
+    with pytest.raises(TypeError, match="parameter settings must be dict, written 'a: 1, b: 2', got '"):
+        read_parameters(session(f"settings = {text!r}"))
+    assert read_parameters(session('settings = ""')).settings == {}
+
+
 def test_the_last_run_of_the_parameters_cell_counts():
     namespace = session("shots = 4")
     namespace["In"].append(DECLARED)  # run again by hand

@@ -93,7 +93,8 @@ def _full_task(name, root, split: str) -> Task:
 
 def require_known(name: str | Path) -> None:
     """Raises `DataError`, naming the choices, unless `name` is a task, a benchmark or a folder; reads nothing."""
-    if name not in (*EMBEDDED, *CARDS) and not Path(name).expanduser().is_dir():
+    # An empty name would be the working directory.
+    if name not in (*EMBEDDED, *CARDS) and not (str(name).strip() and Path(name).expanduser().is_dir()):
         raise DataError(_unknown(str(name)))
 
 
