@@ -98,6 +98,8 @@ class BlackBox:
         `position` of the class name is "end", "middle" or "front".
         Raises ValueError for wrong shapes, names that do not fit, or no names.
         """
+        if isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names):
+            raise ValueError(f"class_names should be a sequence of texts, got {class_names!r}")
         if not len(class_names):
             raise ValueError("encode_prompts needs at least one class name")
         self.ledger.charge("class_prompts", len(contexts) * len(class_names))
@@ -202,7 +204,7 @@ def load_black_box(
         name: "mini", or an open_clip architecture such as "RN50" or "ViT-B-16".
         pretrained: "default" (shipped weights of "mini", else OpenAI's), a tag of
             open_clip, a local weights file, or None for random weights.
-        device: "cpu", "cuda", …; a GPU when there is one if None.
+        device: "cpu", "cuda", …; "auto" or None: a GPU when there is one.
         ledger: counts and budgets; a fresh one without budget if None.
 
     Raises `cbbt.models.ModelError` for an unknown name or weights that do not fit.
@@ -224,4 +226,5 @@ def load_white_box(
 
 
 def _device(device: str | None) -> torch.device:
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    automatic = device is None or device == "auto"
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if automatic else device)

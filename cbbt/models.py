@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import logging
+import re
 import warnings
 import zipfile
 from dataclasses import asdict, dataclass
@@ -82,17 +83,27 @@ def _load_mini(pretrained) -> LoadedModel:
     if pretrained is None:
         model = _with_random_weights(build_mini_clip)
     else:
-        model = load_mini_clip(None if pretrained == "default" else Path(pretrained))
+        try:
+            model = load_mini_clip(None if pretrained == "default" else Path(pretrained).expanduser())
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{error} (pretrained for {MINI!r} is 'default', a file, or None for random weights)") from error
     return LoadedModel(MINI, model, MiniTokenizer(), dict(model.visual.preprocess_cfg))
 
 
 def _load_open_clip(name: str, pretrained) -> LoadedModel:
     known = open_clip.list_models()
     if name not in known:
-        near = difflib.get_close_matches(name, known + [MINI], n=5, cutoff=0.4)
+        plain = {_plain(choice): choice for choice in [*known, MINI]}
+        near = [plain[key] for key in difflib.get_close_matches(_plain(str(name)), plain, n=5, cutoff=0.4)]
         raise ModelError(
             f"unknown backbone {name!r}; nearest: {', '.join(near) or 'none'}; "
             f"choose {MINI!r} or one of open_clip.list_models()"
+        )
+    text = open_clip.get_model_config(name)["text_cfg"]
+    if foreign := text.get("hf_model_name") or text.get("hf_tokenizer_name"):
+        raise ModelError(
+            f"backbone {name!r} reads text by {foreign}, without CLIP's tokens: no context can be put into its prompts; "
+            "choose one whose text tower is CLIP's own, such as RN50 or ViT-B-16"
         )
     path, quick_gelu, preprocess = _find_weights(name, pretrained)
     try:
@@ -106,6 +117,11 @@ def _load_open_clip(name: str, pretrained) -> LoadedModel:
         _load_strictly(model, path, name)
     config = asdict(PreprocessCfg()) | dict(model.visual.preprocess_cfg) | preprocess
     return LoadedModel(name, model, tokenizer, config)
+
+
+def _plain(name: str) -> str:
+    """A name as people remember it: without case and separators."""
+    return re.sub(r"[\W_]", "", name.lower())
 
 
 def _with_random_weights(build) -> torch.nn.Module:
@@ -139,13 +155,16 @@ def _find_weights(name: str, pretrained) -> tuple[Path | None, bool, dict]:
             ) from error
         keys = ("mean", "std", "interpolation", "resize_mode")
         return path, quick_gelu, {key: tag[key] for key in keys if tag.get(key) is not None}
-    path = Path(pretrained)
+    path = Path(str(pretrained)).expanduser()
     if not path.is_file():
         raise ModelError(
             f"pretrained={str(pretrained)!r} is neither a file nor a tag of {name!r}; tags: {', '.join(tags) or 'none'}"
         )
-    if _is_torchscript(path):
-        return path, True, {}  # OpenAI's archives; their models use QuickGELU
+    if _is_torchscript(path):  # OpenAI's archives, QuickGELU, or another's; the code in it tells
+        quick_gelu = not _computes_gelu(path)
+        if own_quick_gelu and not quick_gelu:
+            raise ModelError(f"weights {path} were trained with GELU, but {name!r} uses QuickGELU")
+        return path, quick_gelu, {}
     if not own_quick_gelu and "openai" in tags:
         warnings.warn(
             f"{path.name} does not say its activation; {name!r} uses GELU. For OpenAI's weights use "
@@ -160,6 +179,13 @@ def _is_torchscript(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any("/code/" in entry for entry in archive.namelist())
+
+
+def _computes_gelu(path: Path) -> bool:
+    """Whether the code of a TorchScript archive calls GELU; QuickGELU is written out with a sigmoid."""
+    with zipfile.ZipFile(path) as archive:
+        code = (archive.read(entry) for entry in archive.namelist() if "/code/" in entry and entry.endswith(".py"))
+        return any(b"torch.gelu(" in text for text in code)
 
 
 def _load_strictly(model, path: Path, name: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import re
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,18 +55,26 @@ def read_parameters(namespace: dict) -> SimpleNamespace:
 
 
 def _checked(name: str, value, annotation: str):
-    optional = annotation.endswith("| None")
-    kind = TYPES[annotation.split("[")[0].removesuffix("| None").strip()]
+    # Of the two ways to write it, papermill lists parameters that have the first.
+    inner = re.fullmatch(r"(?:typing\.)?Optional\[(.+)\]|(.+) \| None", annotation)
+    optional, annotation = inner is not None, (inner[1] or inner[2]) if inner else annotation
+    kind = TYPES[annotation.split("[")[0]]
     if optional and value is None:
         return value
     if kind is dict and isinstance(value, str):
-        value = yaml.safe_load("{" + value + "}")
+        try:
+            pairs = yaml.safe_load("{" + value + "}") if ":" in value or not value.strip() else None
+        except yaml.YAMLError:
+            pairs = None
+        if pairs is None:
+            raise TypeError(f"parameter {name} must be {annotation}, written 'a: 1, b: 2', got {value!r}")
+        value = pairs
     if kind is list and not isinstance(value, list):
         value = [_literal(part) for part in value.split(",")] if isinstance(value, str) else [value]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise TypeError(f"parameter {name} must be {annotation}, got {value!r}")
+        raise TypeError(f"parameter {name} must be {annotation}{' or None' * optional}, got {value!r}")
     return value
 
 

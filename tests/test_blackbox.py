@@ -164,6 +164,9 @@ def test_bad_input_is_named(box):
         box.encode_prompts(torch.zeros(2, 1, 31), NAMES)
     with pytest.raises(ValueError, match="end, middle, front"):
         box.encode_prompts(torch.zeros(2, 1, 32), NAMES, position="left")
+    for names in ("cat", [1, 2]):
+        with pytest.raises(ValueError, match="class_names should be a sequence of texts, got"):
+            box.encode_prompts(torch.zeros(2, 1, 32), names)
     with pytest.raises(ValueError, match="at least one class name"):
         box.encode_prompts(torch.zeros(2, 1, 32), [])
     with pytest.raises(ValueError, match="nearest: .*RN50"):

@@ -128,6 +128,10 @@ def _edited(change):
         (lambda e: e["test"].append(["z.jpg", 7, "owl"]), r"labels should run from 0 to 3 .*got \[0, 1, 2, 7\]"),
         (lambda e: e["test"].append(list(e["train"][0])), r"test\[6\]: class_0/train_0.jpg is in train as well"),
         (lambda e: e["test"].append(["./" + e["train"][0][0], 0, CLASSES[0]]), r"test\[6\]: .* is in train as well"),
+        (lambda e: e["train"].append(list(e["train"][0])), r"train\[18\]: class_0/train_0.jpg is twice"),
+        (lambda e: e["train"].append(["z.jpg", 3, CLASSES[0]]), "the labels 0 and 3 have one name, 'bird_of_paradise'"),
+        (lambda e: e["val"][2].__setitem__(0, "a\0.jpg"), r"val\[2\]: a path or name that no file system holds"),
+        (lambda e: e["val"][2].__setitem__(0, "\ud800.jpg"), r"val\[2\]: a path or name that no file system holds"),
         (lambda e: e.update(train=[], val=[], test=[]), "labels should run from 0"),
     ],
 )
@@ -142,9 +146,10 @@ def test_a_malformed_split_file_is_refused_with_file_and_entry(tmp_path, change,
 @pytest.mark.parametrize("name", WITH_SPLIT_FILE)
 def test_a_split_file_that_is_not_json(tmp_path, name):
     write_benchmark(tmp_path, name)
-    write_split(tmp_path, name, '{"train": [')
-    with pytest.raises(DataError, match=f"{CARDS[name].lists[0]} is not JSON.*DATASETS.md"):
-        load_task(name, root=tmp_path)
+    for text in ('{"train": [', "[" * 100_000):
+        write_split(tmp_path, name, text)
+        with pytest.raises(DataError, match=f"{CARDS[name].lists[0]} is not JSON.*DATASETS.md"):
+            load_task(name, root=tmp_path)
     write_split(tmp_path, name, "[]")
     with pytest.raises(DataError, match="expected an object with the keys train, val and test, got list"):
         load_task(name, root=tmp_path)
@@ -157,6 +162,28 @@ def test_imagenet_is_sorted_and_its_test_images_never_become_validation(tmp_path
     assert task.val == () and all(item.key.startswith("val/") for item in task.test)
     assert [item.key for item in task.train] == sorted(item.key for item in task.train)
     assert load_task("imagenet", shots=2, root=tmp_path).val == ()
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_lists_with_a_byte_order_mark_or_in_another_encoding(tmp_path, name):
+    folder = write_benchmark(tmp_path, name)
+    whole = load_task(name, root=tmp_path)
+    for file in CARDS[name].lists:
+        content = (folder / file).read_bytes()
+        write(folder / file, b"\xef\xbb\xbf" + content)
+        assert load_task(name, root=tmp_path) == whole
+        write(folder / file, b"caf\xe9 " + content)
+        with pytest.raises(DataError, match=f"{file} is not (JSON|text in UTF-8): 'utf-8' codec"):
+            load_task(name, root=tmp_path)
+        write(folder / file, content)
+
+
+def test_imagenet_with_a_class_folder_without_images(tmp_path):
+    images = write_benchmark(tmp_path, "imagenet") / "images"
+    for file in (images / "val" / "n01").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match="images/val: 1 class folders hold no image, first n01"):
+        load_task("imagenet", root=tmp_path)
 
 
 def test_imagenet_with_unsorted_val_or_unnamed_classes(tmp_path):
@@ -178,8 +205,14 @@ def test_malformed_lists_of_fgvc(tmp_path):
     write(folder / "images_variant_val.txt", f"0000001 {CLASSES[0]}\n")
     with pytest.raises(DataError, match="images_variant_val.txt, line 1: 0000001.jpg is in train as well"):
         load_task("fgvc_aircraft", root=tmp_path)
+    write(folder / "images_variant_val.txt", f"0000099 {CLASSES[0]}\n" * 2)
+    with pytest.raises(DataError, match="images_variant_val.txt, line 2: 0000099.jpg is twice"):
+        load_task("fgvc_aircraft", root=tmp_path)
     write(folder / "images_variant_val.txt", f"../x {CLASSES[0]}\n")
     with pytest.raises(DataError, match="line 1: expected the name of an image, got '../x'"):
+        load_task("fgvc_aircraft", root=tmp_path)
+    write(folder / "variants.txt", "\n".join((*CLASSES, CLASSES[0])))
+    with pytest.raises(DataError, match="variants.txt: the labels 0 and 3 have one name, 'bird_of_paradise'"):
         load_task("fgvc_aircraft", root=tmp_path)
 
 
@@ -194,6 +227,8 @@ def test_names_and_counts_are_checked(tmp_path):
     assert EMBEDDED == EMBEDDED_TASKS
     with pytest.raises(DataError, match="called 'OxfordPet'. Did you mean oxford_pets.* Choose from digits, .*ucf101"):
         load_task("OxfordPet")
+    with pytest.raises(DataError, match="no task and no folder is called ''"):
+        load_task("")  # not the working directory
     with pytest.raises(DataError, match="should be a text or a path, got 3"):
         load_task(3)
     for shots in (-1, 2.0, "4", True):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from cbbt.data import CARDS, DataError, check_data
+from cbbt.data import CARDS, DataError, check_data, load_task
 
-from .data_layouts import write, write_benchmark
+from .data_layouts import split_entries, write, write_benchmark, write_split
 
 
 def report(root, name, **options):
@@ -69,11 +69,32 @@ def test_broken_images_are_named_when_asked_for(tmp_path):
     assert row.broken == ("class_0/train_0.jpg", "class_0/test_0.jpg", "class_0/test_1.jpg")
 
 
+def test_a_root_that_is_no_folder_holds_nothing(tmp_path):
+    for root, note in ((tmp_path / "nowhere", "nowhere does not exist"), (write(tmp_path / "file"), "file is a file")):
+        table = check_data(root, progress=False)
+        assert len(table) == 11 and set(table.state) == {"absent"} and (table.present == 0).all()
+        assert table.note.str.endswith(note).all() and (table.todo != "").all()
+
+
+def test_names_that_no_file_system_takes_count_as_missing(tmp_path):
+    entries = split_entries("dtd")
+    entries["train"][0][0] = "a" * 300 + ".jpg"
+    write_benchmark(tmp_path, "dtd")
+    write_split(tmp_path, "dtd", entries)
+    row = report(tmp_path, "dtd")
+    assert (row.state, row.present, row.expected) == ("incomplete", 32, 33)
+    with pytest.raises(DataError, match="1 of 27 drawn images are missing"):
+        load_task("dtd", shots=6, root=tmp_path)
+
+
+def test_lists_that_are_no_text_make_a_benchmark_incomplete(tmp_path):
+    write(write_benchmark(tmp_path, "imagenet") / "classnames.txt", b"n00 caf\xe9")
+    assert "not text in UTF-8" in report(tmp_path, "imagenet").todo
+
+
 def test_wrong_questions(tmp_path):
-    with pytest.raises(DataError, match="is not a folder: expected the folder that holds imagenet, caltech-101"):
-        check_data(tmp_path / "nowhere")
     with pytest.raises(DataError, match="no benchmark is called 'cifar': choose from imagenet"):
-        check_data(tmp_path, ["cifar"])
+        check_data(tmp_path, "cifar")
 
 
 def test_progress_is_shown_unless_switched_off(tmp_path, capsys):

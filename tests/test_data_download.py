@@ -189,6 +189,14 @@ def test_archives_cannot_write_outside(tmp_path, server):
     assert not list(tmp_path.rglob("escaped.txt"))
 
 
+@pytest.mark.parametrize("member", ["../evil.jpg", "2750/../../evil.jpg", "/evil.jpg", "2750\\..\\evil.jpg"])
+def test_a_zip_that_leads_outside_is_refused_whole(tmp_path, server, member):
+    source = served(server, {"EuroSAT.zip": packed({"2750/River/a.jpg": PICTURE, member: b"x"}, "zip")})
+    with pytest.raises(DataError, match="cannot be unpacked .the member .* leads outside.*the download was deleted"):
+        fetch("eurosat", tmp_path, source)
+    assert not CARDS["eurosat"].image_root(tmp_path).exists() and not list(tmp_path.rglob("*evil*"))
+
+
 def test_what_cannot_be_fetched_says_why(tmp_path, server):
     with pytest.raises(DataError, match="stanford_cars cannot be downloaded.*no longer answers"):
         download_data("stanford_cars", tmp_path)

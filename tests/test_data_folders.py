@@ -124,6 +124,12 @@ def test_folders_without_class_folders_and_shots_beyond_a_class(tmp_path):
     write(tmp_path / "flat" / "a.jpg")
     with pytest.raises(DataError, match="flat holds no class folders: expected one folder of images per class"):
         load_task(tmp_path / "flat")
+    for layout in (class_folders(tmp_path / "one", ["owl"]), tmp_path / "split"):
+        if layout.name == "split":
+            for split in ("train", "test"):
+                class_folders(layout / split, ["owl"])
+        with pytest.raises(DataError, match="holds one class, owl: expected two or more to tell apart"):
+            load_task(layout)
     with pytest.raises(DataError, match="no task and no folder is called '.*nowhere'"):
         load_task(tmp_path / "nowhere")
     with pytest.raises(DataError, match="6 shots asked for, but class 'owl' of birds has 5 training images"):

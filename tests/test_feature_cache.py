@@ -1,6 +1,7 @@
 """Features on disk: found when all is the same, encoded anew otherwise, and kept through kills."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -98,6 +99,18 @@ def test_replacing_a_picture_costs_the_shards_it_is_in(box, items, cache):
     assert own.ledger.asked()["images"] == 4 + 4 + 3
 
 
+def test_another_picture_of_the_same_size_is_not_taken_for_the_old_one(box, items, cache):
+    encode(box, items, cache)
+    path = items[3].path
+    old, times = path.read_bytes(), (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    path.unlink()
+    Image.fromarray(np.full((20, 24, 3), 7, np.uint8)).save(path)
+    path.write_bytes(path.read_bytes().ljust(len(old), b"\0"))
+    os.utime(path, ns=times)  # as after a copy that keeps times
+    assert path.stat().st_size == len(old)
+    assert asked(box, items, cache) == 4 + 4 + 3
+
+
 def test_other_weights_or_preprocessing_are_a_miss(box, items, cache):
     encode(box, items, cache)
     cpu = torch.device("cpu")
@@ -147,10 +160,13 @@ def test_a_half_written_or_foreign_shard_is_encoded_anew(box, items, cache):
     foreign = next(p for p in shards(cache) if p not in mine and p.name == second.name)
     first.write_bytes(first.read_bytes()[:100])
     second.write_bytes(foreign.read_bytes())
+    spoilt = bytearray(mine[3].read_bytes())
+    spoilt[-3] ^= 1  # one bit of a feature: the file is whole, and would be read
+    mine[3].write_bytes(spoilt)
     mine[2].with_suffix(".1.partial").write_bytes(b"left by a kill")
     own = box.with_ledger(Ledger())
     assert torch.equal(encode(own, items, cache), undisturbed)
-    assert own.ledger.asked()["images"] == 8
+    assert own.ledger.asked()["images"] == 4 + 4 + 3
     assert asked(box, items, cache) == 0
 
 

@@ -25,6 +25,7 @@ def architectures(tmp_path_factory):
         "tiny-clip": {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT},
         "tiny-clip-wider": {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": wider},
         "tiny-clip-longer": {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT | {"context_length": 40}},
+        "tiny-clip-quick": {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT, "quick_gelu": True},
         "tiny-clip-custom": {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT, "custom_text": True},
     }.items():
         (folder / f"{name}.json").write_text(json.dumps(config))
@@ -68,17 +69,21 @@ def test_half_precision_and_training_checkpoints_load(weights, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # of tracing
-def test_openais_archive_loads_with_quick_gelu(weights, tmp_path):
-    model = open_clip.create_model("tiny-clip").eval()
+@pytest.mark.parametrize("quick", [True, False])  # OpenAI's archives, and others'
+def test_an_archive_loads_with_its_own_activation(weights, tmp_path, quick):
+    model = open_clip.create_model("tiny-clip", force_quick_gelu=quick).eval()
     model.load_state_dict(weights)
     model.register_buffer("input_resolution", torch.tensor(16))  # OpenAI's archives hold such extras
-    example = (torch.zeros(1, 3, 16, 16), torch.zeros(1, 32, dtype=torch.int64))
+    example = (torch.ones(1, 3, 16, 16), torch.arange(32)[None])
     torch.jit.save(torch.jit.trace(model, example, check_trace=False), tmp_path / "archive.pt")
     loaded = load_model("tiny-clip", tmp_path / "archive.pt", CPU).model
     assert torch.equal(loaded.state_dict()["text_projection"], weights["text_projection"])
-    activation = type(loaded.transformer.resblocks[0].mlp.gelu).__name__
-    assert activation == "QuickGELU"
-    assert type(load_model("tiny-clip", None, CPU).model.transformer.resblocks[0].mlp.gelu).__name__ == "GELU"
+    with torch.no_grad():
+        assert torch.allclose(loaded.encode_text(example[1]), model.encode_text(example[1]), atol=1e-6)
+        assert torch.allclose(loaded.encode_image(example[0]), model.encode_image(example[0]), atol=1e-6)
+    if not quick:
+        with pytest.raises(ModelError, match="archive.pt were trained with GELU, but 'tiny-clip-quick' uses QuickGELU"):
+            load_model("tiny-clip-quick", tmp_path / "archive.pt", CPU)
 
 
 @pytest.mark.parametrize("name, message", [
@@ -105,8 +110,26 @@ def test_a_broken_file_is_named(tmp_path):
 def test_unknown_names_and_tags_are_answered_with_choices():
     with pytest.raises(ModelError, match="unknown backbone 'ViT-B/16'; nearest: ViT-B-16"):
         load_model("ViT-B/16", None, CPU)
-    with pytest.raises(ModelError, match="neither a file nor a tag of 'RN50'; tags: .*openai"):
-        load_model("RN50", "opeani", CPU)
+    for name in ("vit_b_16", "VIT-B16"):  # as people remember it
+        with pytest.raises(ModelError, match="nearest: ViT-B-16"):
+            load_model(name, None, CPU)
+    for tag in ("opeani", 3):
+        with pytest.raises(ModelError, match="neither a file nor a tag of 'RN50'; tags: .*openai"):
+            load_model("RN50", tag, CPU)
+    with pytest.raises(ModelError, match="no weights .* at openai.*'default', a file, or None"):
+        load_model("mini", "openai", CPU)
+
+
+@pytest.mark.parametrize("name", ["roberta-ViT-B-32", "ViT-B-16-SigLIP"])
+def test_text_towers_without_clips_tokens_are_refused(name):
+    with pytest.raises(ModelError, match=f"{name}.* reads text by .*: no context can be put into its prompts; choose"):
+        load_model(name, None, CPU)
+
+
+def test_a_home_folder_may_be_abbreviated(weights, tmp_path, monkeypatch):
+    saved(weights, tmp_path / "w.pt")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert torch.equal(loads("tiny-clip", "~/w.pt")["text_projection"], weights["text_projection"])
 
 
 def test_plain_weights_of_an_ambiguous_activation_warn(tmp_path):

@@ -1,10 +1,13 @@
 """What papermill may set: names, types and text forms, with the valid choices named."""
 
+import ast
 from pathlib import Path
+from typing import Optional
 
 import nbformat
 import pytest
 import yaml
+from papermill.inspection import inspect_notebook
 
 from cbbt.notebook import read_parameters
 
@@ -15,14 +18,14 @@ dataset: str = "digits"  # a task
 methods: list = ["cbbt"]  # methods
 shots: int = 16  # shots
 rate: float = 0.1  # a rate
-pretrained: str | None = "default"  # weights
+pretrained: Optional[str] = "default"  # weights
 settings: dict = {}  # more
 """
 
 
 def session(injected: str = "", declared: str = DECLARED) -> dict:
     """A notebook's globals after its parameters cell and papermill's."""
-    namespace = {"In": ["import os", declared]}
+    namespace = {"In": ["import os", declared], "Optional": Optional}
     exec(declared, namespace)
     if injected:
         namespace["In"].append("# Parameters\n" + injected)
@@ -44,6 +47,14 @@ def test_injected_values_win_and_text_is_understood():
     assert read_parameters(session("methods = 3")).methods == [3]
 
 
+@pytest.mark.parametrize("kind", ["Optional[str]", "str | None"])
+def test_both_ways_of_writing_an_optional_value(kind):
+    declared = DECLARED.replace("Optional[str]", kind)
+    assert read_parameters(session("pretrained = None", declared)).pretrained is None
+    with pytest.raises(TypeError, match="parameter pretrained must be str or None, got 3"):
+        read_parameters(session("pretrained = 3", declared))
+
+
 def test_a_misspelt_name_stops_with_the_right_one():
     with pytest.raises(NameError, match="unknown parameter 'shot': did you mean shots.*dataset, methods, shots"):
         read_parameters(session("shot = 4"))
@@ -54,6 +65,13 @@ def test_a_misspelt_name_stops_with_the_right_one():
 def test_a_wrong_type_is_named(line, expected):
     with pytest.raises(TypeError, match=expected):
         read_parameters(session(line))
+
+
+@pytest.mark.parametrize("text", ["q", "q: [", "{"])
+def test_a_dict_that_does_not_read_as_one_is_shown_how(text):
+    with pytest.raises(TypeError, match="parameter settings must be dict, written 'a: 1, b: 2', got '"):
+        read_parameters(session(f"settings = {text!r}"))
+    assert read_parameters(session('settings = ""')).settings == {}
 
 
 def test_the_last_run_of_the_parameters_cell_counts():
@@ -72,6 +90,13 @@ def test_a_runner_without_history_is_served():
 def test_without_a_parameters_cell_there_is_an_error():
     with pytest.raises(NameError, match="no parameters cell"):
         read_parameters({"In": ["x = 1"]})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
+def test_papermill_lists_every_parameter(path):
+    (declared,) = [c.source for c in nbformat.read(path, as_version=4).cells if "parameters" in c.metadata.get("tags", [])]
+    names = [line.target.id for line in ast.parse(declared).body]
+    assert list(inspect_notebook(str(path))) == names
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "notebooks").glob("*.yaml")), ids=lambda path: path.name)

@@ -71,5 +71,6 @@ def _crop(height: int, width: int, generator: torch.Generator, scale=(0.5, 1.0),
             top = int(_uniform(generator) * (height - h + 1))
             left = int(_uniform(generator) * (width - w + 1))
             return top, left, h, w
-    side = min(height, width)
-    return (height - side) // 2, (width - side) // 2, side, side
+    # A long strip: the middle, as wide or high as the ratio allows.
+    w, h = min(width, round(height * ratio[1])), min(height, round(width / ratio[0]))
+    return (height - h) // 2, (width - w) // 2, h, w

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 from pathlib import Path
 
 from .cards import SPLIT_SOURCES, Card
@@ -17,6 +18,7 @@ from .folders import image_names, visible_folders
 from .task import DataError, Item, Task
 
 SPLITS = ("train", "val", "test")
+UNPRINTABLE = re.compile("[\0\ud800-\udfff]")  # JSON may hold them; they cannot be in a path
 
 
 def read_benchmark(card: Card, root) -> Task:
@@ -58,13 +60,13 @@ def read_split_file(card: Card, root) -> Task:
     """The splits of a `split_zhou_*.json`: train, val, test → lists of [path, label, class name].
 
     Raises `DataError` naming file and entry for wrong keys, types, labels that do
-    not run from 0 to C - 1 with one name each, paths outside the images' folder,
-    and images that are in two splits.
+    not run from 0 to C - 1 with one name each, two labels with one name, paths
+    outside the images' folder, and images that are listed twice.
     """
     file = Path(root) / card.folder / card.lists[0]
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(_text(file))
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is not JSON: {error}. Get it again from {SPLIT_SOURCES}.") from error
     if not isinstance(content, dict) or set(content) != set(SPLITS):
         got = sorted(content) if isinstance(content, dict) else type(content).__name__
@@ -81,13 +83,29 @@ def read_split_file(card: Card, root) -> Task:
             path, label, class_name = _checked_entry(entry, where)
             if names.setdefault(label, class_name) != class_name:
                 raise DataError(f"{where}: label {label} is {class_name!r} here and {names[label]!r} earlier")
-            if home.setdefault(path, split) != split:
-                raise DataError(f"{where}: {path} is in {home[path]} as well; splits must be disjoint")
+            _claim(home, path, split, where)
             items.append(Item(label, class_name, path=images / path, key=path))
         splits[split] = tuple(items)
     if sorted(names) != list(range(len(names))) or not names:
         raise DataError(f"{file}: labels should run from 0 to {len(names) - 1} without gaps, got {sorted(names)}")
+    _refuse_shared_names(names, file)
     return Task(card.name, tuple(names[label] for label in sorted(names)), card.template, **splits)
+
+
+def _claim(home: dict[str, str], key: str, split: str, where: str) -> None:
+    """Enter the split of an image into `home`; `DataError` if it has one already."""
+    if key in home:
+        twice = "twice" if home[key] == split else f"in {home[key]} as well"
+        raise DataError(f"{where}: {key} is {twice}; an image belongs to one split, once")
+    home[key] = split
+
+
+def _refuse_shared_names(names: dict[int, str], file: Path) -> None:
+    # Two classes with one prompt cannot be told apart.
+    first: dict[str, int] = {}
+    for label, name in names.items():
+        if first.setdefault(name, label) != label:
+            raise DataError(f"{file}: the labels {first[name]} and {label} have one name, {name!r}")
 
 
 def _checked_entry(entry, where: str) -> tuple[str, int, str]:
@@ -97,6 +115,8 @@ def _checked_entry(entry, where: str) -> tuple[str, int, str]:
     plain = posixpath.normpath(path)
     if plain in ("", ".") or plain.startswith("/") or "\\" in path or ".." in path.split("/"):
         raise DataError(f"{where}: {path!r} leaves the images' folder; expected a path below it, with / and no ..")
+    if UNPRINTABLE.search(path + class_name):
+        raise DataError(f"{where}: a path or name that no file system holds, got {entry!r}")
     if label < 0 or not class_name.strip():
         raise DataError(f"{where}: expected a label from 0 and a class name that is not empty, got {entry!r}")
     return plain, label, class_name
@@ -106,6 +126,7 @@ def _read_fgvc(card: Card, root: Path) -> Task:
     """Official lists: a label is the line of the variant in variants.txt."""
     folder, images = root / card.folder, card.image_root(root)
     class_names = tuple(_lines(folder / "variants.txt"))
+    _refuse_shared_names(dict(enumerate(class_names)), folder / "variants.txt")
     labels = {name: label for label, name in enumerate(class_names)}
     splits, home = {}, {}
     for split in SPLITS:
@@ -118,8 +139,7 @@ def _read_fgvc(card: Card, root: Path) -> Task:
             if posixpath.basename(image) != image or not image:
                 raise DataError(f"{file}, line {number}: expected the name of an image, got {image!r}")
             key = f"{image}.jpg"
-            if home.setdefault(key, split) != split:
-                raise DataError(f"{file}, line {number}: {key} is in {home[key]} as well; splits must be disjoint")
+            _claim(home, key, split, f"{file}, line {number}")
             items.append(Item(labels[class_name], class_name, path=images / key, key=key))
         splits[split] = tuple(items)
     return Task(card.name, class_names, card.template, **splits)
@@ -146,6 +166,9 @@ def _read_imagenet(card: Card, root: Path) -> Task:
         )
 
     def items(split: str) -> tuple[Item, ...]:
+        empty = [folder for folder in folders[split] if not image_names(images / split / folder)]
+        if empty:
+            raise DataError(f"{images / split}: {len(empty)} class folders hold no image, first {empty[0]}")
         return tuple(
             Item(label, names[folder], path=images / split / folder / name, key=f"{split}/{folder}/{name}")
             for label, folder in enumerate(folders[split])
@@ -157,4 +180,12 @@ def _read_imagenet(card: Card, root: Path) -> Task:
 
 
 def _lines(file: Path) -> list[str]:
-    return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = _text(file)
+    except ValueError as error:
+        raise DataError(f"{file} is not text in UTF-8: {error}. Get it again from {SPLIT_SOURCES}.") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8-sig")  # some editors put a mark in front

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -37,17 +38,15 @@ class DataReport:
 
 
 def check_data(root, names=None, *, verify_images: bool = False, progress: bool = True) -> pd.DataFrame:
-    """One row (`DataReport`) per benchmark of `names`, all eleven by default.
+    """One row (`DataReport`) per benchmark of `names` (one or several), all eleven by default.
 
     Every image file of the three splits is looked for; with `verify_images` every
     one is also opened and decoded, and corrupt or truncated ones are named and
-    counted. Raises `DataError` only when `root` is no folder or a name is unknown.
+    counted. Below a `root` that is no folder all are absent, and the note says so.
+    Raises `DataError` for an unknown name.
     """
     root = Path(root).expanduser()
-    if not root.is_dir():
-        folders = ", ".join(card.folder for card in CARDS.values())
-        raise DataError(f"{root} is not a folder: expected the folder that holds {folders}")
-    names = tuple(CARDS) if names is None else tuple(names)
+    names = (names,) if isinstance(names, str) else tuple(CARDS if names is None else names)
     unknown = [name for name in names if name not in CARDS]
     if unknown:
         raise DataError(f"no benchmark is called {unknown[0]!r}: choose from {', '.join(CARDS)}")
@@ -58,7 +57,8 @@ def check_data(root, names=None, *, verify_images: bool = False, progress: bool 
 def _report(card: Card, root: Path, verify_images: bool, progress: bool) -> DataReport:
     if not (root / card.folder).is_dir():
         todo = f"make {card.layout()}. Images: {card.by_hand}. Lists: {SPLIT_SOURCES}."
-        return DataReport(card.name, "absent", expected=card.train + card.val + card.test, todo=todo)
+        note = "" if root.is_dir() else f"the data folder {root} {'is a file' if root.exists() else 'does not exist'}"
+        return DataReport(card.name, "absent", expected=card.train + card.val + card.test, note=note, todo=todo)
     try:
         task = read_benchmark(card, root)
     except DataError as error:
@@ -70,7 +70,7 @@ def _report(card: Card, root: Path, verify_images: bool, progress: bool) -> Data
     items = task.train + task.val + task.test
     missing, broken = [], []
     for item in tqdm(items, desc=card.name, unit="image", leave=False, disable=not progress):
-        if not item.path.is_file():
+        if not os.path.isfile(item.path):  # also False for a name that the file system refuses
             missing.append(item.key)
         elif verify_images and not _opens(item):
             broken.append(item.key)

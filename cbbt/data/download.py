@@ -178,6 +178,9 @@ def _unpack(card: Card, archives: list[Path], source: Source, place: Path) -> No
 def _extract(archive: Path, place: Path) -> None:
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as file:
+            for name in file.namelist():  # zipfile itself would quietly rename such a member
+                if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
+                    raise zipfile.BadZipFile(f"the member {name!r} leads outside")
             file.extractall(place)
     elif archive.suffix in (".gz", ".tgz"):
         with tarfile.open(archive) as file:

@@ -18,6 +18,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import uuid
+import zlib
 from pathlib import Path
 
 import safetensors
@@ -27,7 +29,8 @@ from safetensors.torch import save_file
 from cbbt.data.task import DataError, split_digest
 
 SHARD = 1024  # images per file, a multiple of the batch; what a kill can cost
-LAYOUT = 1  # raised when files or augmentations change, so that older files are not found
+END = 4096  # bytes of an image file that are looked at, from either end
+LAYOUT = 2  # raised when files or augmentations change, so that older files are not found
 
 
 def fingerprint(box, items, *, views: int, augmentation: str, mirror: bool, seed: int) -> dict:
@@ -54,17 +57,17 @@ class FeatureCache:
     `folder` is the user's folder of caches, made when the first shard is written;
     `drawing` are views, augmentation, mirror and seed.
 
-    Each shard also says how many bytes its image files had: a resized copy of a data
-    set, or another one with the same file names, is told apart without reading every
-    image, and replacing one image costs its shards alone. Raises `DataError` for an
-    image file that is missing.
+    Each shard also says what its image files were like (`_mark`): a resized copy of a
+    data set, or another one with the same file names, is told apart without reading
+    every image whole, and replacing one image costs its shards alone. Raises
+    `DataError` for an image file that is missing.
     """
 
     def __init__(self, folder: str | Path, box, items, **drawing):
         self.description = fingerprint(box, items, **drawing)
         self.digest = _digest(self.description)
         self.folder = Path(folder).expanduser() / f"{box.name}-{self.digest}".replace("/", "-")
-        self.sizes = [_bytes(item) for item in items]
+        self.marks = [_mark(item) for item in items]
         self.count, self.width = drawing["views"] * len(items), box.embed_dim
 
     def spans(self) -> list[range]:
@@ -78,27 +81,31 @@ class FeatureCache:
             return None
         try:
             with safetensors.safe_open(path, framework="pt") as file:
-                if file.metadata() != self._metadata(span):
-                    return None
-                features = file.get_tensor("features")
+                metadata, features = file.metadata(), file.get_tensor("features")
         except (OSError, safetensors.SafetensorError):
             return None  # cut off or damaged: encoded anew
-        fits = features.shape == (len(span), self.width) and features.dtype == torch.float32
-        return features if fits else None
+        if features.shape != (len(span), self.width) or features.dtype != torch.float32:
+            return None
+        return features if metadata == self._metadata(span, features) else None
 
     def write(self, span: range, features: torch.Tensor) -> None:
         """Keep the features (len(span), E) of one shard; the file appears whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(span)
-        # Runs side by side may encode the same shard: each writes a file of its own.
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        save_file({"features": features.cpu().contiguous()}, partial, self._metadata(span))
+        # Runs side by side, also on several machines, may encode the same shard: each writes a file of its own.
+        partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
+        features = features.cpu().contiguous()
+        save_file({"features": features}, partial, self._metadata(span, features))
         os.replace(partial, path)
 
-    def _metadata(self, span: range) -> dict[str, str]:
+    def _metadata(self, span: range, features: torch.Tensor) -> dict[str, str]:
         """What a shard says of itself: texts, as safetensors wants."""
-        sizes = [self.sizes[row % len(self.sizes)] for row in span]
-        return {"fingerprint": json.dumps(self.description, sort_keys=True), "rows": str(span), "bytes": _digest(sizes)}
+        return {
+            "fingerprint": json.dumps(self.description, sort_keys=True),
+            "rows": str(span),
+            "files": _digest([self.marks[row % len(self.marks)] for row in span]),
+            "checksum": str(zlib.crc32(features.numpy())),  # safetensors has none of its own
+        }
 
     def _path(self, span: range) -> Path:
         return self.folder / f"{span.start // SHARD:05d}.safetensors"
@@ -114,12 +121,15 @@ def require_apart(folder: str | Path, items) -> None:
         raise DataError(f"the cache {folder} lies among the images in {images}; choose a folder outside the data")
 
 
-def _bytes(item) -> int | None:
-    """Size of the image file, or None for an item that holds its pixels."""
+def _mark(item) -> list[int] | None:
+    """Size of the image file and a checksum of its two ends, or None for an item that holds its pixels."""
     if item.path is None:
         return None
     try:
-        return item.path.stat().st_size
+        with open(item.path, "rb") as file:
+            size, head = os.fstat(file.fileno()).st_size, file.read(END)
+            file.seek(max(0, size - END))
+            return [size, zlib.crc32(file.read(END), zlib.crc32(head))]
     except OSError as error:
         raise DataError(f"cannot read image {item.path}: {error}") from error
 

@@ -54,16 +54,18 @@ def read_folder(folder) -> Task:
 
     Raises `DataError` for a folder without class folders, images beside class
     folders, train/val/test mixed with class folders, classes without images or
-    with too few to split, and splits whose classes differ.
+    with too few to split, splits whose classes differ, and a single class.
     """
     folder = Path(folder).expanduser()
     subfolders = visible_folders(folder)
     if not subfolders:
         raise DataError(f"{folder} holds no class folders: expected one folder of images per class")
     _refuse_stray_images(folder)
-    if set(subfolders) & set(SPLITS):
-        return _read_given_splits(folder, subfolders)
-    return _read_class_folders(folder, subfolders)
+    given = set(subfolders) & set(SPLITS)
+    task = (_read_given_splits if given else _read_class_folders)(folder, subfolders)
+    if len(task.class_names) < 2:
+        raise DataError(f"{folder} holds one class, {task.class_names[0]}: expected two or more to tell apart")
+    return task
 
 
 def _read_given_splits(folder: Path, subfolders: list[str]) -> Task:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections import Counter
 from dataclasses import replace
 from numbers import Integral
@@ -92,7 +93,8 @@ def _full_task(name, root, split: str) -> Task:
 
 def require_known(name: str | Path) -> None:
     """Raises `DataError`, naming the choices, unless `name` is a task, a benchmark or a folder; reads nothing."""
-    if name not in (*EMBEDDED, *CARDS) and not Path(name).expanduser().is_dir():
+    # An empty name would be the working directory.
+    if name not in (*EMBEDDED, *CARDS) and not (str(name).strip() and Path(name).expanduser().is_dir()):
         raise DataError(_unknown(str(name)))
 
 
@@ -126,7 +128,7 @@ def _require_enough(task: Task, shots: int) -> None:
 
 
 def _require_files(items: tuple[Item, ...]) -> None:
-    missing = [item.path for item in items if item.path is not None and not item.path.is_file()]
+    missing = [item.path for item in items if item.path is not None and not os.path.isfile(item.path)]
     if missing:
         raise DataError(f"{len(missing)} of {len(items)} drawn images are missing, first {missing[0]}")
 

@@ -83,11 +83,12 @@ def split_digest(items: Task | tuple[Item, ...]) -> str:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
     digest = hashlib.sha256()
     for item in items:
-        digest.update(f"{item.label} {_content(item)}\n".encode())
+        digest.update(f"{item.label} {identity(item)}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def _content(item: Item) -> str:
+def identity(item: Item) -> str:
+    """What tells one image of a task from another: its `key`, or shape and sha256 of its pixels."""
     if item.pixels is None:
         return item.key or item.path.as_posix()
     return f"{item.pixels.shape} {hashlib.sha256(np.ascontiguousarray(item.pixels)).hexdigest()}"
