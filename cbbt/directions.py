@@ -166,15 +166,19 @@ def remembering(previous: torch.Tensor | None) -> Draw:
     between `previous` and g; E‖ĝ − g‖² = ‖g‖² (1 − that). The scale does not matter
     to Adam. Without a previous estimate the whole frame is Haar-uniform.
 
-    Raises ValueError for more directions than dimensions: use a smaller q.
+    Raises ValueError for more directions than dimensions (use a smaller q) and for a
+    previous estimate of another size.
     """
+    known = previous is not None and bool(previous.any())
+    first = previous.detach().cpu().double().reshape(1, -1) if known else None
 
     def draw(q: int, dimension: int, generator: torch.Generator):
         if q > dimension:
             raise ValueError(f"one frame in {dimension} dimensions has no {q} directions")
         columns = torch.randn(dimension, q, generator=generator, dtype=torch.float64)
-        if previous is not None and previous.any():
-            columns[:, 0] = previous.detach().flatten().cpu().double()
+        if first is not None:
+            _check_width(first, dimension, "previous estimate")
+            columns[:, 0] = first[0]
         basis, upper = torch.linalg.qr(columns)
         probes = (basis * upper.diagonal().sign()).T.float()
         return probes, q * probes
@@ -202,6 +206,8 @@ def _orthonormal(rows: torch.Tensor, title: str) -> torch.Tensor:
     if rows.ndim != 2 or not 0 < len(rows) <= rows.shape[1]:
         raise ValueError(f"{title} must be (k, d) with 1 ≤ k ≤ d, got {tuple(rows.shape)}")
     rows = rows.detach().cpu().double()
+    if not rows.isfinite().all():
+        raise ValueError(f"the {title} must be finite")
     if torch.linalg.matrix_rank(rows) < len(rows):
         raise ValueError(f"the {len(rows)} rows of the {title} are not linearly independent")
     return torch.linalg.qr(rows.T)[0].T.float()

@@ -323,6 +323,11 @@ WRONG = [
     (dict(factor="released", directions="gaussian"), "unit probes"),
     (dict(directions=torch.ones(3, D + 1)), rf"directions must be \(q, {D}\)"),
     (dict(directions=torch.ones(0, D)), "directions must be"),
+    (dict(directions=torch.zeros(3, D)), "other than zero"),
+    (dict(directions=torch.full((3, D), float("nan"))), "must be finite"),
+    (dict(directions=remembering(torch.ones(3))), f"rows of 3 numbers, but the point has {D}"),
+    (dict(x=torch.zeros(D, dtype=torch.int64)), "floating-point numbers, got 16 of torch.int64"),
+    (dict(x=torch.zeros(0)), "got 0 of"),
     (dict(generator=None), "torch.Generator"),
     (dict(chunk=0), "chunk must be at least 1"),
     (dict(directions=subspace(torch.eye(3))), f"rows of 3 numbers, but the point has {D}"),
@@ -336,7 +341,7 @@ def test_wrong_arguments_are_refused_before_any_query(options, message):
         raise AssertionError("a query was made")
 
     with pytest.raises(ValueError, match=message):
-        estimate_gradient(loss, torch.zeros(D), **(dict(q=4, generator=seeded()) | options))
+        estimate_gradient(loss, **(dict(x=torch.zeros(D), q=4, generator=seeded()) | options))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -359,6 +364,8 @@ def test_subspaces_and_guides_are_checked():
     for kind in (subspace, guided):
         with pytest.raises(ValueError, match="not linearly independent"):
             kind(torch.zeros(1, D))
+        with pytest.raises(ValueError, match="must be finite"):
+            kind(torch.full((1, D), float("nan")))
     with pytest.raises(ValueError, match="mixing must lie in"):
         guided(torch.eye(D)[:2], mixing=0.0)
 
