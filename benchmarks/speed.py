@@ -2,10 +2,11 @@
 
     python benchmarks/speed.py [--backbones RN50 ViT-B-16] [--classes 10 100 1000]
         [--contexts 1 4 16] [--directions 64] [--repeats 3] [--memory 10 100 1000]
-        [--device cpu] [--out figures/data]
+        [--device cpu] [--compile] [--tables speed_text ...] [--out figures/data]
 
-Random weights: speed does not depend on their values. Every ratio is between
-medians measured in this one run, alternating, after a warm-up. Writes and prints
+Random weights: speed does not depend on their values. Calls that are compared take
+turns, after a turn that warms up; a ratio is the median of the turns' ratios, since a
+machine changes its speed between turns more than within one. Writes and prints
 `speed_text.csv`, `speed_step.csv` (against the released loop), `speed_plan.csv` (a
 run of the paper's grid), `speed_run.csv` (runs of the embedded profile),
 `speed_memory.csv` and `speed_scaling.csv`.
@@ -13,15 +14,15 @@ run of the paper's grid), `speed_run.csv` (runs of the embedded profile),
 - *padded* is open_clip's own `encode_text` path at the full 77 tokens.
 - *cut* is the same path cut right after the last end-of-text token.
 - *tower* is `cbbt.text_tower`.
-- *share of matmul* is the tower's necessary multiply-adds per second over the
-  rate of a plain matrix product of the tower's own shapes, timed in this run.
+- *share of matmul* is the rate of the tower's necessary operations over the rate of
+  bare products in the same turn: those of its layers (queries-keys-values, output, both
+  of the MLP, one pass through all layers), on as many rows as the tower takes at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
-import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -43,51 +44,59 @@ EUROSAT = [
     "Pasture Land", "Permanent Crop Land", "Residential Buildings", "River", "Sea or Lake",
 ]  # fmt: skip
 
+TABLES = ["speed_step", "speed_plan", "speed_run", "speed_scaling", "speed_memory", "speed_text"]
+
 
 def class_names(count: int) -> list[str]:
     """EuroSAT's ten names, repeated with the lengths that they have."""
     return [EUROSAT[i % len(EUROSAT)] for i in range(count)]
 
 
-def clock(calls: dict, repeats: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each call, the calls taking turns."""
-    times = {name: [] for name in calls}
-    for turn in range(repeats + 1):  # the first turn warms up
+def turns(calls: dict, repeats: int, device: torch.device) -> pd.DataFrame:
+    """Seconds of each call (columns) in each turn (rows), after a turn that warms up."""
+    rows = []
+    for _ in range(repeats + 1):
+        row = {}
         for name, call in calls.items():
             begun = time.perf_counter()
             call()
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            if turn:
-                times[name].append(time.perf_counter() - begun)
-    return {name: statistics.median(values) for name, values in times.items()}
+            row[name] = time.perf_counter() - begun
+        rows.append(row)
+    return pd.DataFrame(rows[1:])
+
+
+def clock(calls: dict, repeats: int, device: torch.device) -> dict[str, float]:
+    """Median seconds of each call, the calls taking turns."""
+    return turns(calls, repeats, device).median().to_dict()
 
 
 def necessary_operations(tower: TextTower, contexts: int, length: int, names: list[str]) -> float:
     """Multiply-adds × 2 that the features need: each distinct token once, the last layer where it is read."""
-    width = tower.context_dim
-    blocks = tower.text.transformer.resblocks
+    width, blocks = tower.context_dim, tower.text.transformer.resblocks
     layers, hidden = len(blocks), blocks[0].mlp.c_fc.out_features
-    total = 0.0
-    shared = 1 + contexts * length  # [SOS] once, each context once for all its classes
     own = [len(tower.token_ids(name)) + len(tower.stop) + 1 for name in names]
-    tokens = shared + contexts * sum(own)
+    tokens = 1 + contexts * length + contexts * sum(own)  # [SOS] once, each context once for all its classes
     prompts = contexts * len(names)
-    token_cost = 2 * (4 * width * width + 2 * width * hidden)
-    total += (layers - 1) * tokens * token_cost
+    total = (layers - 1) * tokens * 2 * (4 * width * width + 2 * width * hidden)
     total += tokens * 2 * 2 * width * width + prompts * 2 * (2 * width * width + 2 * width * hidden)
     seen = contexts * sum(n * (1 + length) + n * (n + 1) / 2 for n in own) + contexts * length * (length + 3) / 2
-    total += (layers - 1) * seen * 4 * width
-    total += prompts * tower.text.text_projection.numel() * 2
-    return total
+    return total + (layers - 1) * seen * 4 * width + prompts * tower.text.text_projection.numel() * 2
 
 
-def matmul_rate(tower: TextTower, tokens: int, repeats: int, device) -> float:
-    """Operations per second of the MLP's first product on as many tokens as one chunk holds."""
-    block = tower.text.transformer.resblocks[0].mlp.c_fc
-    rows = torch.randn(min(tokens, tower.max_tokens), tower.context_dim, device=device)
-    seconds = clock({"matmul": lambda: F.linear(rows, block.weight)}, 5 * repeats, device)["matmul"]
-    return 2 * len(rows) * block.weight.numel() / seconds
+def bare_products(tower: TextTower, rows: int):
+    """A call that makes all products of the tower's layers with `rows` tokens and nothing else, and its operations."""
+    weights = []
+    for block in tower.text.transformer.resblocks:
+        weights += [block.attn.in_proj_weight, block.attn.out_proj.weight, block.mlp.c_fc.weight, block.mlp.c_proj.weight]
+    tokens = {width: torch.randn(rows, width).to(weights[0]) for width in {weight.shape[1] for weight in weights}}
+
+    def products():
+        for weight in weights:
+            F.linear(tokens[weight.shape[1]], weight)
+
+    return products, 2 * rows * sum(weight.numel() for weight in weights)
 
 
 def padded(tower, contexts, names, length=None):
@@ -110,7 +119,8 @@ def padded(tower, contexts, names, length=None):
         tower.causal = True
 
 
-def text_table(backbones, classes, lengths, directions, repeats, device) -> pd.DataFrame:
+def text_table(backbones, classes, lengths, directions, repeats, device, compiled=False) -> pd.DataFrame:
+    """Text encoding of `directions` contexts; `compiled` adds the tower under torch.compile."""
     rows = []
     for backbone in backbones:
         loaded = load_model(backbone, None, device)
@@ -123,34 +133,40 @@ def text_table(backbones, classes, lengths, directions, repeats, device) -> pd.D
                 few = contexts[: max(1, 20 // count)]  # the padded path is too slow for all
                 few_names = names[: 20 * len(few)]
                 longest = max(len(tower.token_ids(name)) for name in few_names)
-                seconds = clock(
-                    {
-                        "padded": lambda: padded(tower, few, few_names),
-                        "cut": lambda: padded(tower, few, few_names, length + longest + 3),
-                        "tower": lambda: tower.encode(contexts, names),
-                    },
-                    repeats,
-                    device,
-                )
-                difference = (padded(tower, few, few_names) - tower.encode(few, few_names)).abs().max().item()
                 prompts, few_prompts = len(contexts) * count, len(few) * len(few_names)
+                products, products_operations = bare_products(tower, min(prompts * 4, tower.max_tokens))
+                calls = {
+                    "padded": lambda: padded(tower, few, few_names),
+                    "cut": lambda: padded(tower, few, few_names, length + longest + 3),
+                    "products": products,
+                    "tower": lambda: tower.encode(contexts, names),
+                }
+                if compiled:
+                    twin = TextTower(loaded.model, loaded.tokenizer)
+                    twin._evaluate = torch.compile(twin._evaluate, dynamic=True)
+                    calls["compiled"] = lambda: twin.encode(contexts, names)
+                seconds = turns(calls, repeats, device)
+                times = seconds.div(seconds.tower, axis=0).median()  # as long as the tower, in the same turn
+                difference = (padded(tower, few, few_names) - tower.encode(few, few_names)).abs().max().item()
                 operations = necessary_operations(tower, len(contexts), length, names)
-                rate = matmul_rate(tower, prompts * 4, repeats, device)
                 rows.append(
                     {
                         "backbone": backbone,
                         "classes": count,
                         "context_length": length,
                         "contexts": many,
-                        "prompts_per_second": round(prompts / seconds["tower"]),
-                        "over_padded": round(seconds["padded"] / few_prompts * prompts / seconds["tower"], 1),
-                        "over_cut": round(seconds["cut"] / few_prompts * prompts / seconds["tower"], 1),
+                        "prompts_per_second": round(prompts / seconds.tower.median()),
+                        "over_padded": round(times.padded / few_prompts * prompts, 1),
+                        "over_cut": round(times.cut / few_prompts * prompts, 1),
                         "largest_difference": float(f"{difference:.1e}"),
-                        "gigaflops": round(operations / seconds["tower"] / 1e9),
-                        "share_of_matmul": round(operations / seconds["tower"] / rate, 2),
+                        "gigaflops": round(operations / seconds.tower.median() / 1e9),
+                        "matmul_gigaflops": round(products_operations / seconds.products.median() / 1e9),
+                        "share_of_matmul": round(times.products * operations / products_operations, 2),
                         "peak_memory_gb": round(peak_memory(device), 2),
                     }
                 )
+                if compiled:
+                    rows[-1]["over_eager"] = round(1 / times.compiled, 2)
                 print(rows[-1], flush=True)
     return pd.DataFrame(rows)
 
@@ -197,12 +213,12 @@ def step_table(backbone, directions, repeats, device) -> pd.DataFrame:
         return total / epsilon / directions
 
     with torch.no_grad():
-        seconds = clock({"ours": ours, "released": released}, repeats, device)
+        seconds = turns({"ours": ours, "released": released}, repeats, device)
         cosine = F.cosine_similarity(ours().flatten(), released().flatten(), dim=0).item()
     return pd.DataFrame(
-        [{"backbone": backbone, "classes": 10, "directions": directions, "seconds": round(seconds["ours"], 3),
-          "seconds_released_loop": round(seconds["released"], 3),
-          "ratio": round(seconds["released"] / seconds["ours"], 1), "cosine_of_estimates": round(cosine, 5)}]
+        [{"backbone": backbone, "classes": 10, "directions": directions, "seconds": round(seconds.ours.median(), 3),
+          "seconds_released_loop": round(seconds.released.median(), 3),
+          "ratio": round((seconds.released / seconds.ours).median(), 1), "cosine_of_estimates": round(cosine, 5)}]
     )  # fmt: skip
 
 
@@ -260,21 +276,21 @@ def scaling_table(backbone, repeats, device) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def run_table(repeats) -> pd.DataFrame:
+def run_table(repeats, device) -> pd.DataFrame:
     """Whole runs of the embedded profile: digits at 16 shots, one seed, start-up of Python apart."""
-    calls = {name: (lambda name=name: cbbt.run(cbbt.RunConfig("digits", name))) for name in ("zero_shot", "adapter", "cbbt", "cbbt_plus")}
-    seconds = clock(calls, repeats, torch.device("cpu"))
+    calls = {name: (lambda name=name: cbbt.run(cbbt.RunConfig("digits", name), device=str(device))) for name in ("zero_shot", "adapter", "cbbt", "cbbt_plus")}
+    seconds = clock(calls, repeats, device)
     queries = {name: call()["queries"]["class_prompts"] for name, call in calls.items()}
     return pd.DataFrame(
         {"method": name, "seconds": round(seconds[name], 2), "class_prompts": queries[name]} for name in calls
     )
 
 
-def one_step(backbone: str, classes: int, directions: int) -> tuple[float, float]:
-    """Seconds of one estimate of the prompt's gradient, and peak memory of this process in GB."""
-    box = load_black_box(backbone, None, device="cpu")
-    features = F.normalize(torch.randn(32, box.embed_dim), dim=-1)
-    labels, names = torch.arange(32) % classes, class_names(classes)
+def one_step(backbone: str, classes: int, directions: int, device: str) -> tuple[float, float]:
+    """Seconds of one estimate of the prompt's gradient, and peak memory of this process, or of the GPU, in GB."""
+    box = load_black_box(backbone, None, device=device)
+    features = F.normalize(torch.randn(32, box.embed_dim, device=device), dim=-1)
+    labels, names = torch.arange(32, device=device) % classes, class_names(classes)
     begun = time.perf_counter()
     estimate_gradient(
         lambda contexts: box.losses(box.encode_prompts(contexts, names), features, labels),
@@ -283,12 +299,12 @@ def one_step(backbone: str, classes: int, directions: int) -> tuple[float, float
     return time.perf_counter() - begun, peak_memory(box.device)
 
 
-def memory_table(backbone, classes) -> pd.DataFrame:
+def memory_table(backbone, classes, device) -> pd.DataFrame:
     """A step of the paper's q = 256 for ever more classes, each in a process of its own."""
     rows = []
     for count in classes:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            seconds, peak = pool.submit(one_step, backbone, count, 256).result()
+            seconds, peak = pool.submit(one_step, backbone, count, 256, str(device)).result()
         rows.append({"backbone": backbone, "classes": count, "directions": 256, "seconds": round(seconds, 1), "peak_memory_gb": round(peak, 2)})
         print(rows[-1], flush=True)
     return pd.DataFrame(rows)
@@ -302,7 +318,9 @@ def main() -> None:
     parser.add_argument("--directions", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--memory", nargs="*", type=int, default=[10, 100], help="classes of the memory table; 1000: 8 minutes")
+    parser.add_argument("--memory", nargs="+", type=int, default=[10, 100], help="classes of the memory table; 1000: 8 minutes")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES, help="which tables to measure")
+    parser.add_argument("--compile", action="store_true", help="measure the tower under torch.compile too (column over_eager)")
     parser.add_argument("--out", type=Path, default=Path("figures/data"))
     options = parser.parse_args()
     device = torch.device(options.device)
@@ -312,16 +330,16 @@ def main() -> None:
     measure = {
         "speed_step": lambda: step_table(first, 16, options.repeats, device),
         "speed_plan": lambda: plan_table(options.backbones, options.repeats, device),
-        "speed_run": lambda: run_table(options.repeats),
+        "speed_run": lambda: run_table(options.repeats, device),
         "speed_scaling": lambda: scaling_table(first, options.repeats, device),
-        "speed_memory": lambda: memory_table(first, options.memory),
+        "speed_memory": lambda: memory_table(first, options.memory, device),
         "speed_text": lambda: text_table(
-            options.backbones, options.classes, options.contexts, options.directions, options.repeats, device
+            options.backbones, options.classes, options.contexts, options.directions, options.repeats, device, options.compile
         ),
     }
-    for name, call in measure.items():
+    for name in options.tables:
         with torch.set_grad_enabled(name == "speed_run"):  # whole runs train an adapter
-            table = call()
+            table = measure[name]()
         table.to_csv(options.out / f"{name}.csv", index=False)
         print(f"\n{name}\n{table.to_string(index=False)}", flush=True)
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from cbbt.checks import check_ranges, check_types, choose, nearest
 from cbbt.data.augment import AUGMENTATIONS
 from cbbt.data.load import READERS
-from cbbt.estimators import DIFFERENCES, DIRECTIONS, FACTORS
+from cbbt.directions import DIRECTIONS, LEARNING
+from cbbt.estimators import DIFFERENCES, FACTORS
 from cbbt.ledger import GRAINS
 from cbbt.methods import METHODS
 from cbbt.prompts import POSITIONS
@@ -97,7 +98,7 @@ class RunConfig:
         choices = {
             "position": POSITIONS,
             "scoring": ("batch", "support"),
-            "directions": (*DIRECTIONS, "remembering"),
+            "directions": (*DIRECTIONS, *LEARNING),
             "differences": DIFFERENCES,
             "factor": FACTORS,
             "augmentation": AUGMENTATIONS,

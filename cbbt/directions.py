@@ -12,7 +12,9 @@ tests simulate them. Where a mean depends on how g lies to the axes, it is the m
 over g of uniform direction.
 
 The plain families have the signature (q, d, generator) and are found by name in
-`DIRECTIONS`; `subspace` and `guided` take what they need and return such a function.
+`DIRECTIONS`; `subspace`, `guided` and `remembering` take what they need and return
+such a function. Those of `LEARNING` follow the estimates of earlier steps: a training
+loop gets them, as any other, from `family`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ from typing import Callable
 import torch
 
 Draw = Callable[[int, int, torch.Generator], tuple[torch.Tensor, torch.Tensor]]
+
+LEARNING = ("guided", "remembering")
+MEMORY = 8  # estimates that a training loop keeps for them
 
 
 def sphere(q: int, dimension: int, generator: torch.Generator):
@@ -120,7 +125,7 @@ def subspace(basis: torch.Tensor) -> Draw:
     return draw
 
 
-def guided(past: torch.Tensor, mixing: float = 0.5) -> Draw:
+def guided(past: torch.Tensor | None, mixing: float = 0.5) -> Draw:
     """Normal with most of its variance along past gradients (Maheswaranathan et al. 2019).
 
     u ~ N(0, Σ), Σ = (α/d) I + ((1 − α)/k) P, with P the projection onto the span of
@@ -129,15 +134,19 @@ def guided(past: torch.Tensor, mixing: float = 0.5) -> Draw:
 
     E[ĝ] = Σg/λ: unbiased along the span, shrunk by (α/d)/λ outside of it; α = 1 is
     the Gaussian family. E‖ĝ − g‖² = ‖Σg/λ − g‖² + (gᵀΣg + gᵀΣ²g)/(λ² q). Mean squared
-    cosine, to leading order, q (gᵀΣg)² / (‖g‖² [(q − 1)‖Σg‖² + gᵀΣg]).
+    cosine, to leading order, q (gᵀΣg)² / (‖g‖² [(q − 1)‖Σg‖² + gᵀΣg]). Without past
+    gradients u ~ N(0, I/d): the Gaussian family, at length one.
 
     Raises ValueError for α outside (0, 1] or rows that are not independent.
     """
     if not 0 < mixing <= 1:
         raise ValueError(f"mixing must lie in (0, 1], got {mixing}")
-    rows = _orthonormal(past, "past gradients")
+    rows = None if past is None else _orthonormal(past, "past gradients")
 
     def draw(q: int, dimension: int, generator: torch.Generator):
+        if rows is None:
+            probes = torch.randn(q, dimension, generator=generator) / dimension**0.5
+            return probes, dimension * probes
         _check_width(rows, dimension, "past gradients")
         everywhere, along = mixing / dimension, (1 - mixing) / len(rows)
         probes = everywhere**0.5 * torch.randn(q, dimension, generator=generator)
@@ -157,15 +166,19 @@ def remembering(previous: torch.Tensor | None) -> Draw:
     between `previous` and g; E‖ĝ − g‖² = ‖g‖² (1 − that). The scale does not matter
     to Adam. Without a previous estimate the whole frame is Haar-uniform.
 
-    Raises ValueError for more directions than dimensions: use a smaller q.
+    Raises ValueError for more directions than dimensions (use a smaller q) and for a
+    previous estimate of another size.
     """
+    known = previous is not None and bool(previous.any())
+    first = previous.detach().cpu().double().reshape(1, -1) if known else None
 
     def draw(q: int, dimension: int, generator: torch.Generator):
         if q > dimension:
             raise ValueError(f"one frame in {dimension} dimensions has no {q} directions")
         columns = torch.randn(dimension, q, generator=generator, dtype=torch.float64)
-        if previous is not None and previous.any():
-            columns[:, 0] = previous.detach().flatten().cpu().double()
+        if first is not None:
+            _check_width(first, dimension, "previous estimate")
+            columns[:, 0] = first[0]
         basis, upper = torch.linalg.qr(columns)
         probes = (basis * upper.diagonal().sign()).T.float()
         return probes, q * probes
@@ -193,6 +206,8 @@ def _orthonormal(rows: torch.Tensor, title: str) -> torch.Tensor:
     if rows.ndim != 2 or not 0 < len(rows) <= rows.shape[1]:
         raise ValueError(f"{title} must be (k, d) with 1 ≤ k ≤ d, got {tuple(rows.shape)}")
     rows = rows.detach().cpu().double()
+    if not rows.isfinite().all():
+        raise ValueError(f"the {title} must be finite")
     if torch.linalg.matrix_rank(rows) < len(rows):
         raise ValueError(f"the {len(rows)} rows of the {title} are not linearly independent")
     return torch.linalg.qr(rows.T)[0].T.float()
@@ -206,3 +221,21 @@ def _check_width(rows: torch.Tensor, dimension: int, title: str) -> None:
 DIRECTIONS: dict[str, Draw] = {
     draw.__name__: draw for draw in (sphere, gaussian, rademacher, spsa, coordinate, orthogonal)
 }
+
+
+def family(name: str, past: torch.Tensor | None = None) -> Draw:
+    """The family `name` of `DIRECTIONS` or `LEARNING`.
+
+    past: the last estimates (k, …), oldest first, or None; those of `LEARNING` use it,
+    leaving out estimates of zero, which point nowhere.
+    """
+    if name in DIRECTIONS:
+        return DIRECTIONS[name]
+    if past is not None:
+        past = past.flatten(1)
+        past = past[past.any(dim=1)]
+    if past is None or not len(past):
+        past = None
+    if name == "guided":
+        return guided(past)
+    return remembering(None if past is None else past[-1])

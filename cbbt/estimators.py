@@ -19,6 +19,7 @@ as bias. Two-sided slopes are exact on quadratics; elsewhere off by O(ε²).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Callable
 
 import torch
@@ -81,6 +82,8 @@ def estimate_gradient(
     """
     x = x.detach()
     dimension = x.numel()
+    if not dimension or not x.is_floating_point():
+        raise ValueError(f"x must hold floating-point numbers, got {dimension} of {x.dtype}")
     if epsilon is None:
         epsilon = default_epsilon(dimension)
     if not 0 < epsilon < float("inf"):
@@ -130,8 +133,11 @@ def _directions(directions, q, x, generator) -> tuple[torch.Tensor, torch.Tensor
         if directions.shape[1:] != x.shape or not len(directions):
             raise ValueError(f"directions must be (q, {', '.join(map(str, x.shape))}), got {tuple(directions.shape)}")
         probes = directions.reshape(len(directions), dimension)
+        lengths = probes.norm(dim=1)
+        if not (lengths.isfinite() & (lengths > 0)).all():
+            raise ValueError("directions must be finite vectors other than zero")
         return probes, dimension * probes
-    if not isinstance(q, int) or q < 1:
+    if not isinstance(q, Integral) or q < 1:
         raise ValueError(f"q, the number of directions, must be a whole number ≥ 1, got {q!r}")
     if isinstance(directions, str):
         if directions not in DIRECTIONS:

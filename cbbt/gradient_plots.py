@@ -27,6 +27,8 @@ FAMILY_COLOURS = {
     "subspace, vocabulary": COLOURS[1],
     "subspace, random": COLOURS[6],
     "guided": "#7B3294",
+    "remembering": COLOURS[1],
+    "sphere, two-sided": COLOURS[6],
 }
 
 
@@ -171,14 +173,16 @@ def training(table: pd.DataFrame) -> Figure:
         for axis, (title, names) in zip(axes, groups.items()):
             for index, name in enumerate(names):
                 rows = table[table.estimator == name]
+                family = name.removesuffix(", whole support")
+                colour = FAMILY_COLOURS[family]
                 for _, seed in rows.groupby("seed"):
-                    axis.plot(seed.class_prompts, seed.validation_accuracy, color=COLOURS[index], marker="", linewidth=0.5)
+                    axis.plot(seed.class_prompts, seed.validation_accuracy, color=colour, marker="", linewidth=0.4, alpha=0.6)
                 mean = rows.groupby("step")[["class_prompts", "validation_accuracy"]].mean()
-                line = {"color": COLOURS[index], "marker": MARKERS[index], "markevery": max(len(mean) // 6, 1)}
-                axis.plot(mean.class_prompts, mean.validation_accuracy, label=name.split(",")[0], **line)
+                line = {"color": colour, "marker": MARKERS[index], "markevery": max(len(mean) // 6, 1)}
+                axis.plot(mean.class_prompts, mean.validation_accuracy, label=family, **line)
             axis.set(title=title, xlabel="class prompts")
             axis.xaxis.set_major_formatter(mpl.ticker.EngFormatter(sep=""))
-            axis.legend()
+            axis.legend(fontsize="x-small", ncols=2)
         axes[0].set_ylabel("accuracy on validation (%)")
     return figure
 

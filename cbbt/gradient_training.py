@@ -13,17 +13,16 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from cbbt.config import RunConfig
+from cbbt.directions import DIRECTIONS
 from cbbt.experiment import run
 
 # Name → fields of `RunConfig`. All ask the same prompts a step: what they are scored on
 # is free, because the text features of a prompt do not depend on the images.
-ESTIMATORS = {
-    "sphere": {"directions": "sphere", "scoring": "batch"},
-    "coordinate": {"directions": "coordinate", "scoring": "batch"},
-    "orthogonal": {"directions": "orthogonal", "scoring": "batch"},
-    "sphere, whole support": {"directions": "sphere", "scoring": "support"},
-    "orthogonal, whole support": {"directions": "orthogonal", "scoring": "support"},
-    "remembering, whole support": {"directions": "remembering", "scoring": "support"},
+ESTIMATORS = {name: {"directions": name, "scoring": "batch"} for name in (*DIRECTIONS, "guided")}
+ESTIMATORS["sphere, two-sided"] = {"directions": "sphere", "scoring": "batch", "differences": "two-sided"}
+ESTIMATORS |= {
+    f"{name}, whole support": {"directions": name, "scoring": "support"}
+    for name in ("sphere", "orthogonal", "guided", "remembering")
 }
 
 
@@ -33,12 +32,15 @@ def accuracy_by_estimator(
     estimators: dict[str, dict] | None = None,
     out: str | Path | None = None,
     root: str | Path | None = None,
+    cache: str | Path | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Histories of `cbbt_prompt` under each estimator, `ESTIMATORS` if None.
 
-    `common` holds fields of `RunConfig` for all runs (data set, shots, q, epochs, …);
-    `out` keeps the runs, so that they are not repeated.
+    `common` holds fields of `RunConfig` for all runs (data set, shots, q, epochs, …).
+    Two-sided differences get half of its q, which asks as many prompts: 2 · q/2, and
+    the context itself for the step's text features. `out` keeps the runs, so that they
+    are not repeated; `cache` keeps the features of images.
     Columns: estimator, seed, step, train_loss, validation_accuracy, loss_queries,
     class_prompts; one row per epoch.
     """
@@ -47,7 +49,9 @@ def accuracy_by_estimator(
     choices = [(name, seed) for name in estimators for seed in seeds]
     for name, seed in tqdm(choices, desc="training", disable=not progress, leave=False):
         values = common | estimators[name] | {"method": "cbbt_prompt", "seed": seed, "judge": "validation"}
-        record = run(RunConfig.from_dict(values), out=out, root=root)
+        if values.get("differences") == "two-sided":
+            values["q"] = max(values["q"] // 2, 1)
+        record = run(RunConfig.from_dict(values), out=out, root=root, cache=cache)
         kept = ("step", "train_loss", "validation_accuracy", "loss_queries", "class_prompts")
         table += [
             {"estimator": name, "seed": seed} | {column: row[column] for column in kept} for row in record["history"]

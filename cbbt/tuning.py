@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from cbbt.directions import remembering
+from cbbt.directions import MEMORY, family
 from cbbt.estimators import estimate_gradient
 from cbbt.fitting import Classifier, Fitted, Session, Support
 from cbbt.progress import Progress, optimizer_tensors, part, restore_optimizer
@@ -40,10 +40,10 @@ class EstimatedGradient:
         sets = config.q + 1 if config.differences == "forward" else 2 * config.q + 1
         self.cost = {"loss_queries": losses, "class_prompts": sets * len(class_names)}
 
-    def __call__(self, context, features, offsets, labels, generator, previous):
+    def __call__(self, context, features, offsets, labels, generator, past):
         """Gradient like `context`, loss, and text features (C, E) at `context`.
 
-        `previous` is the last step's estimate, or None in the first step.
+        `past` holds the last estimates (k, *context.shape), oldest first; None in the first step.
         """
         config, base = self.config, []
 
@@ -58,7 +58,7 @@ class EstimatedGradient:
             context,
             q=config.q,
             epsilon=config.epsilon,
-            directions=remembering(previous) if config.directions == "remembering" else config.directions,
+            directions=family(config.directions, past),
             differences=config.differences,
             factor=config.factor,
             generator=generator,
@@ -77,7 +77,7 @@ class ExactGradient:
         self.box, self.class_names, self.config = white_box, class_names, config
         self.cost = {"loss_queries": 1, "class_prompts": len(class_names)}
 
-    def __call__(self, context, features, offsets, labels, generator, previous):
+    def __call__(self, context, features, offsets, labels, generator, past):
         with torch.enable_grad():
             point = context.detach().requires_grad_()
             text = self.box.encode_prompts(point[None], self.class_names, self.config.position)
@@ -150,7 +150,7 @@ def tune(
             scored = (features, offsets, labels) if config.scoring == "batch" else _whole(support, adapter)
             generator = generator_for(config.seed, "directions", step)
             gradient, loss, loop.text = prompt_gradient(
-                loop.context.detach(), *map(_detach, scored), generator, loop.previous
+                loop.context.detach(), *map(_detach, scored), generator, loop.past
             )
             loop.update_prompt(gradient, loss, epoch)
         if adapter_optimizer is not None:
@@ -190,7 +190,7 @@ class _Loop:
                 [self.context], lr=config.prompt_lr, weight_decay=config.weight_decay
             )
         self.adapter_lr = adapter_optimizer.param_groups[0]["lr"] if adapter_optimizer else 0.0
-        self.previous: torch.Tensor | None = None  # the last estimate of the prompt's gradient
+        self.past: torch.Tensor | None = None  # the last estimates of the prompt's gradient, oldest first
         self.losses: list[float] = []  # of the running epoch: the prompt's, where there is one
         self.gradient_norms: list[float] = []
 
@@ -200,7 +200,8 @@ class _Loop:
 
     def update_prompt(self, gradient: torch.Tensor, loss: float, epoch: int) -> None:
         self.losses.append(loss)
-        self.previous = gradient
+        kept = [] if self.past is None else [self.past]
+        self.past = torch.cat([*kept, gradient[None]])[-MEMORY:]
         self.context.grad = gradient.clone()
         norm = nn.utils.clip_grad_norm_([self.context], self.config.clip_norm)
         self.gradient_norms.append(norm.item())
@@ -253,7 +254,7 @@ class _Loop:
 
     def save(self) -> None:
         tensors = {f"now.{key}": value for key, value in self.parameters().items()}
-        remembered = {"previous": self.previous, "text": self.text}
+        remembered = {"past": self.past, "text": self.text}
         tensors |= {key: value for key, value in remembered.items() if value is not None}
         for name, optimizer in self._optimizers().items():
             tensors |= {f"{name}.{key}": value for key, value in optimizer_tensors(optimizer).items()}
@@ -268,7 +269,7 @@ class _Loop:
         self.adapter.load_state_dict(part(tensors, "now.adapter."))
         if self.context is not None:
             self.context.data.copy_(tensors["now.context"])
-        self.previous, self.text = tensors.get("previous"), tensors.get("text")
+        self.past, self.text = tensors.get("past"), tensors.get("text")
         for name, optimizer in self._optimizers().items():
             restore_optimizer(optimizer, part(tensors, f"{name}."))
         self.losses, self.gradient_norms = own["losses"], own["gradient_norms"]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from cbbt.directions import DIRECTIONS, guided, principal_directions, remembering, sphere, subspace
+from cbbt.directions import DIRECTIONS, family, guided, principal_directions, remembering, sphere, subspace
 from cbbt.estimators import default_epsilon, estimate_gradient
 from cbbt.gradient_theory import expected, expected_guided, expected_in_subspace, expected_with_noise
 
@@ -152,6 +152,26 @@ def test_guided_shrinks_what_the_past_does_not_hold(mixing):
     cosines = torch.cosine_similarity(estimates, gradient[None])
     # Leading order in the number of directions of noise, which the past reduces to about λ⁻¹.
     assert_mean(cosines**2, theory.squared_cosine, theory.squared_cosine * largest / 2)
+
+
+def test_guided_without_a_past_is_the_gaussian_family_at_length_one():
+    gradient = generic(1, D)
+    estimates = simulate(guided(None), 4, gradient.expand(4000, D))
+    assert_mean(estimates, gradient[0])
+    assert_mean((estimates - gradient).square().sum(1), (D + 1) / 4)
+    probes, _ = guided(None)(4000, D, seeded())
+    assert_mean(probes.square().sum(1), 1.0)
+
+
+def test_families_that_learn_take_the_past_that_points_somewhere():
+    past = torch.randn(3, 2, D // 2, generator=seeded(1))
+    holed = torch.cat([past[:2], torch.zeros(1, 2, D // 2), past[2:], torch.zeros(1, 2, D // 2)])
+    for name, alone in (("guided", guided(past.flatten(1))), ("remembering", remembering(past[-1]))):
+        for draws in zip(alone(4, D, seeded()), family(name, holed)(4, D, seeded())):
+            assert torch.equal(*draws)
+        first = family(name, torch.zeros(1, D))(4, D, seeded())[0]
+        assert torch.equal(first, family(name, None)(4, D, seeded())[0])
+    assert family("sphere", past) is sphere
 
 
 def test_noise_on_slopes_lowers_the_cosine_as_predicted():
@@ -303,6 +323,11 @@ WRONG = [
     (dict(factor="released", directions="gaussian"), "unit probes"),
     (dict(directions=torch.ones(3, D + 1)), rf"directions must be \(q, {D}\)"),
     (dict(directions=torch.ones(0, D)), "directions must be"),
+    (dict(directions=torch.zeros(3, D)), "other than zero"),
+    (dict(directions=torch.full((3, D), float("nan"))), "must be finite"),
+    (dict(directions=remembering(torch.ones(3))), f"rows of 3 numbers, but the point has {D}"),
+    (dict(x=torch.zeros(D, dtype=torch.int64)), "floating-point numbers, got 16 of torch.int64"),
+    (dict(x=torch.zeros(0)), "got 0 of"),
     (dict(generator=None), "torch.Generator"),
     (dict(chunk=0), "chunk must be at least 1"),
     (dict(directions=subspace(torch.eye(3))), f"rows of 3 numbers, but the point has {D}"),
@@ -316,7 +341,7 @@ def test_wrong_arguments_are_refused_before_any_query(options, message):
         raise AssertionError("a query was made")
 
     with pytest.raises(ValueError, match=message):
-        estimate_gradient(loss, torch.zeros(D), **(dict(q=4, generator=seeded()) | options))
+        estimate_gradient(loss, **(dict(x=torch.zeros(D), q=4, generator=seeded()) | options))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -336,6 +361,11 @@ def test_subspaces_and_guides_are_checked():
         subspace(torch.ones(2, D))
     with pytest.raises(ValueError, match="1 ≤ k ≤ d"):
         subspace(torch.ones(D))
+    for kind in (subspace, guided):
+        with pytest.raises(ValueError, match="not linearly independent"):
+            kind(torch.zeros(1, D))
+        with pytest.raises(ValueError, match="must be finite"):
+            kind(torch.full((1, D), float("nan")))
     with pytest.raises(ValueError, match="mixing must lie in"):
         guided(torch.eye(D)[:2], mixing=0.0)
 

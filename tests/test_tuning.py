@@ -9,6 +9,7 @@ import torch
 from cbbt.adapters import IdentityAdapter
 from cbbt.blackbox import BlackBox, WhiteBox
 from cbbt.config import RunConfig
+from cbbt.directions import LEARNING, MEMORY
 from cbbt.fitting import Session, Support
 from cbbt.ledger import Ledger
 from cbbt.methods import METHODS
@@ -66,6 +67,25 @@ def test_both_sides_learn_and_the_loss_falls(loaded, support):
     assert not torch.allclose(fitted.last.text, text, atol=1e-3)
 
 
+@pytest.mark.parametrize("directions", LEARNING)
+def test_directions_that_learn_get_the_last_estimates(loaded, support, directions, monkeypatch):
+    seen = []
+    original = EstimatedGradient.__call__
+
+    def call(self, *arguments):
+        seen.append(arguments[-1])
+        answer = original(self, *arguments)
+        seen.append(answer[0])
+        return answer
+
+    monkeypatch.setattr(EstimatedGradient, "__call__", call)
+    fit(loaded, support, "cbbt_prompt", directions=directions, epochs=6)
+    pasts, estimates = seen[::2], seen[1::2]
+    assert pasts[0] is None and len(pasts) == 12
+    for step in range(1, 12):
+        assert torch.equal(pasts[step], torch.stack(estimates[max(step - MEMORY, 0) : step]))
+
+
 def test_estimated_gradient_is_close_to_the_exact_one(loaded, support):
     black, white = BlackBox(loaded, CPU), WhiteBox(loaded, CPU)
     context = black.token_embeddings("a")
@@ -90,10 +110,10 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("method", TRAINED)
+@pytest.mark.parametrize("method, settings", [(name, {}) for name in TRAINED] + [("cbbt_prompt", {"directions": "guided"})])
 @pytest.mark.parametrize("stop_after", [1, 4, 5])
-def test_a_resumed_fit_equals_an_undisturbed_one(loaded, support, method, stop_after, tmp_path, monkeypatch):
-    undisturbed = fit(loaded, support, method)
+def test_a_resumed_fit_equals_an_undisturbed_one(loaded, support, method, settings, stop_after, tmp_path, monkeypatch):
+    undisturbed = fit(loaded, support, method, **settings)
     path = tmp_path / "checkpoint.safetensors"
     from cbbt.tuning import _Loop
 
@@ -106,8 +126,8 @@ def test_a_resumed_fit_equals_an_undisturbed_one(loaded, support, method, stop_a
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(_Loop, "save", save)
-        fit(loaded, support, method, checkpoint=path)
-    resumed = fit(loaded, support, method, checkpoint=path)
+        fit(loaded, support, method, checkpoint=path, **settings)
+    resumed = fit(loaded, support, method, checkpoint=path, **settings)
     assert torch.equal(undisturbed[0].last.text, resumed[0].last.text)
     assert undisturbed[0].history == resumed[0].history and undisturbed[0].best_epoch == resumed[0].best_epoch
     for first, second in ((undisturbed[0].last, resumed[0].last), (undisturbed[0].best_val, resumed[0].best_val)):
