@@ -65,6 +65,45 @@ def gain_over_zero_shot(runs: pd.DataFrame, shots: int, methods: list[str] | tup
 
 
 @mpl.rc_context(STYLE)
+def gain_over_peers(runs: pd.DataFrame, shots: int, method: str = "cbbt") -> Figure:
+    """`method` minus every other tuned method: a panel per data set and one for all pairs.
+
+    Dots: seeds. Diamonds and bars: mean and 95 % t interval, not corrected for the
+    number of peers. Peers that share no data set and seed with `method` are left
+    out, and zero-shot has a figure of its own. Needs columns dataset, backbone,
+    method, shots, seed, test_accuracy. Raises ValueError if there is no peer.
+    """
+    wide = scores(of_methods(runs, None), shots)
+    if method not in wide:
+        raise ValueError(f"no run of method {method!r} with shots={shots}; the table has {', '.join(wide)}")
+    peers = [name for name in wide if name != method and (wide[method] - wide[name]).notna().any()]
+    if not peers:
+        raise ValueError(f"no other method shares a data set and a seed with {method!r} for shots={shots}")
+    names = [*dict.fromkeys(wide.index.get_level_values("dataset")), "all pairs"]
+    figure, axes, _ = panel_axes(len(names), "difference (points)", "", sharey=True)
+    for row, peer in enumerate(peers):
+        pairs, table = differences(runs, method, peer, shots), difference_table(runs, method, peer, shots)
+        colour = look(peer)[0]
+        for ax, name in zip(axes, names):
+            values = (pairs if name == "all pairs" else pairs[pairs.dataset == name]).difference
+            ax.plot(values, [row + 0.2] * len(values), linestyle="none", marker="o", markersize=2.6, color=colour, alpha=0.6, mew=0)
+            if len(values):
+                line = table.loc[name]
+                ax.plot([line.low, line.high], [row - 0.12] * 2, marker="|", markersize=4, color="black", linewidth=1.1)
+                ax.plot(line["mean"], row - 0.12, marker="D", markersize=3.5, color="black", markerfacecolor=colour)
+    for ax, name in zip(axes, names):
+        ax.axvline(0, color="black", linewidth=0.8, linestyle="--")
+        ax.set_yticks(range(len(peers)), labels=[label(peer) for peer in peers])
+        ax.set_ylim(len(peers) - 0.5, -0.5)
+        ax.grid(axis="y", visible=False)
+        ax.set_title(short_name(name), fontweight="bold" if name == "all pairs" else "normal")
+    rows = len(figure.axes) // axes[0].get_gridspec().ncols
+    figure.set_figheight(rows * (0.5 + 0.17 * len(peers)) + 0.35)
+    figure.suptitle(f"{label(method)} − each other method, {shots} shots; dots: seeds; bars: 95 % t interval", fontsize=8)
+    return figure
+
+
+@mpl.rc_context(STYLE)
 def selection_comparison(runs: pd.DataFrame, shots: int, methods: list[str] | None = None) -> Figure:
     """What the choice of the epoch is worth: last step, best on validation, best on test.
 
