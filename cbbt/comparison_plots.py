@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from cbbt.figure_style import COLUMN, STYLE
 from cbbt.plots import look, of_methods, panel_axes, short_name
 from cbbt.tables import SCORE, dataset_order, difference_table, differences, label, mean_over_datasets, mean_ranks
-from cbbt.tables import require, scores
+from cbbt.tables import peer_table, require, scores
 
 SELECTIONS = {  # column of the table of runs → what it selects by, marker
     "test_accuracy": ("last step (reported)", "o"),
@@ -50,7 +50,6 @@ def gain_over_zero_shot(runs: pd.DataFrame, shots: int, methods: list[str] | tup
         for row, gain in zip(rows, wide.mean()):
             text = "" if math.isnan(gain) else f"{gain:+.1f}"
             ax.text(1.01, row, text, transform=ax.get_yaxis_transform(), va="center", fontsize=6.5)
-    ax.set_axisbelow(True)
     ax.axvline(0, color="black", linewidth=0.8)
     ax.axhline(len(order) - 1.5, color="black", linewidth=0.5)
     ax.set_yticks(range(len(order)), labels=[short_name(name) for name in order])
@@ -73,13 +72,8 @@ def gain_over_peers(runs: pd.DataFrame, shots: int, method: str = "cbbt") -> Fig
     out, and zero-shot has a figure of its own. Needs columns dataset, backbone,
     method, shots, seed, test_accuracy. Raises ValueError if there is no peer.
     """
-    wide = scores(of_methods(runs, None), shots)
-    if method not in wide:
-        raise ValueError(f"no run of method {method!r} with shots={shots}; the table has {', '.join(wide)}")
-    peers = [name for name in wide if name != method and (wide[method] - wide[name]).notna().any()]
-    if not peers:
-        raise ValueError(f"no other method shares a data set and a seed with {method!r} for shots={shots}")
-    names = [*dict.fromkeys(wide.index.get_level_values("dataset")), "all pairs"]
+    peers = list(peer_table(runs, method, shots).index)
+    names = [*dict.fromkeys(scores(runs, shots).index.get_level_values("dataset")), "all pairs"]
     figure, axes, _ = panel_axes(len(names), "difference (points)", "", sharey=True)
     for row, peer in enumerate(peers):
         pairs, table = differences(runs, method, peer, shots), difference_table(runs, method, peer, shots)
@@ -193,6 +187,7 @@ def differences_by_shots(runs: pd.DataFrame, method: str = "cbbt", baseline: str
     for ax, name in zip(axes, names):
         ax.axhline(0, color="black", linewidth=0.8, linestyle="--")
         ax.set_xticks(range(len(counts)), labels=counts)
+        ax.set_xlim(-0.5, len(counts) - 0.5)
         ax.grid(axis="x", visible=False)
         ax.set_title(short_name(name))
     return figure
@@ -222,6 +217,6 @@ def critical_difference(runs: pd.DataFrame, shots: int, methods: list[str] | Non
     ax.text(1 + difference / 2, -1.25, f"critical difference {difference:.2f}", ha="center", va="bottom", fontsize=6.5)
     ax.set_yticks(range(len(ranks)), labels=[label(method) for method in ranks.index])
     ax.set_ylim(len(ranks) - 0.5, -2)
-    ax.set_xlabel(f"mean rank over {runs.dataset.nunique()} data sets, {shots} shots (1 is best)")
+    ax.set_xlabel(f"mean rank over {runs.dataset.nunique()} data sets,\n{shots} shots (1 is best)")
     ax.grid(axis="y", visible=False)
     return figure

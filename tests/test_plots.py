@@ -110,7 +110,16 @@ def test_every_shape_of_grid_is_drawn_without_warnings_and_without_overlap(shape
         warnings.simplefilter("error")
         figure = FIGURES[name](*SHAPES[shape])
         figure.draw_without_rendering()
-    assert overlapping_texts(figure) == []
+    assert overlapping_texts(figure) == [] and clipped_texts(figure) == []
+
+
+def clipped_texts(figure) -> list[str]:
+    """Titles and axis labels that reach beyond the page."""
+    texts = [text for ax in figure.axes if ax.axison for text in (ax.title, ax.xaxis.label, ax.yaxis.label)]
+    texts = [text for text in texts if text.get_text().strip()]
+    boxes = [text.get_window_extent().shrunk(0.98, 0.98) for text in texts]
+    page = figure.bbox
+    return [text.get_text() for text, box in zip(texts, boxes) if not (page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1)]
 
 
 def overlapping_texts(figure) -> list[tuple[str, str]]:
