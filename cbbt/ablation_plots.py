@@ -11,17 +11,17 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from cbbt.figure_style import PAGE, STYLE
 from cbbt.plots import look, short_name
 from cbbt.tables import RUN, SCORE, dataset_order, difference_table, label, method_order, require
 
-FACTORS = {  # column of the table of runs → its axis, whether that is logarithmic
-    "q": ("directions q", True),
-    "context_length": ("context vectors M", True),
-    "epsilon": ("step ε", True),
-    "adapter_ratio": ("adapter ratio r", False),
+FACTORS = {  # column of the table of runs → its axis, the axis's scale
+    "q": ("directions q", "log"),
+    "context_length": ("context vectors M", "log"),
+    "epsilon": ("step ε", "log"),
+    "adapter_ratio": ("adapter ratio r", "linear"),
 }
 KINDS = {"cbbt": "residual", "cbbt_tip": "cache", "cbbt_prompt": "none"}  # method → its adapter
 
@@ -109,7 +109,7 @@ def _panel(ax, scores: pd.DataFrame, factor: str) -> None:
         for method, group in scores.groupby("method"):
             (colour, marker), place = look(method), kinds.index(KINDS[method])
             ax.errorbar(place, group.accuracy.mean(), group.accuracy.std(), color=colour, marker=marker, capsize=2)
-        ax.set_xticks(range(len(kinds)), labels=kinds)
+        ax.set_xticks(range(len(kinds)), labels=kinds, fontsize=6)
         ax.set_xlim(-0.5, len(kinds) - 0.5)
         return
     for method in method_order(scores.method):
@@ -119,9 +119,8 @@ def _panel(ax, scores: pd.DataFrame, factor: str) -> None:
         ax.plot(x, over_seeds["mean"], color=colour, marker=marker, mec="white", mew=0.4)
         low, high = over_seeds["mean"] - over_seeds["std"], over_seeds["mean"] + over_seeds["std"]
         ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-    if FACTORS[factor][1]:
-        ax.set_xscale("log")
-    values = sorted(set(scores.value))
-    ax.set_xticks(values, labels=[f"{value:g}" for value in values])
+    ax.set_xscale(FACTORS[factor][1])
+    if factor in ("q", "context_length"):  # counts; a step is read in powers of ten
+        values = sorted(set(scores.value))
+        ax.set_xticks(values, labels=[str(value) for value in values])
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_minor_formatter(NullFormatter())
