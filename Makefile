@@ -35,13 +35,13 @@ test: setup
 
 figures: setup
 	mkdir -p results
-	for name in 04_figures A2_collaboration A3_fewer_queries; do \
+	for name in 04_figures A2_collaboration A3_fewer_queries A5_ablations; do \
 		papermill notebooks/$$name.ipynb results/$$name.ipynb --log-level ERROR --no-progress-bar || exit 1; done
 	papermill notebooks/A4_speed.ipynb results/A4_speed.ipynb -p measure False --log-level ERROR --no-progress-bar
 
 # Run the notebooks again with their defaults, in place, as they are committed.
 notebooks: setup
-	jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False --log-level ERROR notebooks/0*.ipynb notebooks/A[234]*.ipynb
+	jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False --log-level ERROR notebooks/0*.ipynb notebooks/A[2345]*.ipynb
 
 lab: setup
 	jupyter lab notebooks

@@ -4,6 +4,7 @@
 #   snakemake -c2                                  the embedded grid on two cores
 #   snakemake -c8 --configfile configs/paper.yaml  another grid
 #   snakemake -c2 results/default/cells/digits.16shot.default.csv    one cell
+#   snakemake -c8 --resources gpu_slot=4           four GPUs on this machine, a cell on each
 #
 # A cell's output is its table of runs, written last. The runs' records lie beside
 # it and are read back, not repeated, when a cell starts again after a kill.
@@ -54,9 +55,12 @@ def cell_parameters(wildcards):
 
 # Two runs beside each other: waiting threads must not spin on the other's core.
 EXECUTE = (
-    "OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=passive papermill {input.notebook} {log} {params.parameters} "
+    "env OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=passive papermill {input.notebook} {log} {params.parameters} "
     "--log-level ERROR --no-progress-bar > {log}.txt 2>&1 || (tail -n 25 {log}.txt; exit 1)"
 )
+# Each notebook that asks the model has a GPU to itself where there are any. The resource
+# keeps those that would wait from starting; SLURM's own is `gpu` (configs/slurm).
+ON_ONE_GPU = f"python '{HERE}/cbbt/gpus.py' "
 
 
 localrules:
@@ -81,8 +85,10 @@ rule data_preparation:
         parameters=papermill(
             tasks=list(GRID.datasets), data_root=GRID.data_root, table=str(HERE / TABLES / "tasks.csv")
         ),
+    resources:
+        gpu_slot=1,
     shell:
-        EXECUTE
+        ON_ONE_GPU + EXECUTE
 
 
 rule gradient_approximation:
@@ -95,8 +101,10 @@ rule gradient_approximation:
         f"{RESULTS}/notebooks/02_gradient_approximation.ipynb",
     params:
         parameters=papermill(tables=str(HERE / TABLES), **GRID.gradient),
+    resources:
+        gpu_slot=1,
     shell:
-        EXECUTE
+        ON_ONE_GPU + EXECUTE
 
 
 rule cell:
@@ -109,8 +117,10 @@ rule cell:
         f"{RESULTS}/notebooks/{{cell}}.ipynb",
     params:
         parameters=cell_parameters,
+    resources:
+        gpu_slot=1,
     shell:
-        EXECUTE
+        ON_ONE_GPU + EXECUTE
 
 
 rule tables:

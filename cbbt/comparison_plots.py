@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from cbbt.figure_style import COLUMN, STYLE
 from cbbt.plots import look, of_methods, panel_axes, short_name
 from cbbt.tables import SCORE, dataset_order, difference_table, differences, label, mean_over_datasets, mean_ranks
-from cbbt.tables import require, scores
+from cbbt.tables import peer_table, require, scores
 
 SELECTIONS = {  # column of the table of runs → what it selects by, marker
     "test_accuracy": ("last step (reported)", "o"),
@@ -50,7 +50,6 @@ def gain_over_zero_shot(runs: pd.DataFrame, shots: int, methods: list[str] | tup
         for row, gain in zip(rows, wide.mean()):
             text = "" if math.isnan(gain) else f"{gain:+.1f}"
             ax.text(1.01, row, text, transform=ax.get_yaxis_transform(), va="center", fontsize=6.5)
-    ax.set_axisbelow(True)
     ax.axvline(0, color="black", linewidth=0.8)
     ax.axhline(len(order) - 1.5, color="black", linewidth=0.5)
     ax.set_yticks(range(len(order)), labels=[short_name(name) for name in order])
@@ -61,6 +60,40 @@ def gain_over_zero_shot(runs: pd.DataFrame, shots: int, methods: list[str] | tup
         figure.legend(loc="outside upper center", ncols=2)
     else:
         ax.set_title(label(methods[0]))
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def gain_over_peers(runs: pd.DataFrame, shots: int, method: str = "cbbt") -> Figure:
+    """`method` minus every other tuned method: a panel per data set and one for all pairs.
+
+    Dots: seeds. Diamonds and bars: mean and 95 % t interval, not corrected for the
+    number of peers. Peers that share no data set and seed with `method` are left
+    out, and zero-shot has a figure of its own. Needs columns dataset, backbone,
+    method, shots, seed, test_accuracy. Raises ValueError if there is no peer.
+    """
+    peers = list(peer_table(runs, method, shots).index)
+    names = [*dict.fromkeys(scores(runs, shots).index.get_level_values("dataset")), "all pairs"]
+    figure, axes, _ = panel_axes(len(names), "difference (points)", "", sharey=True)
+    for row, peer in enumerate(peers):
+        pairs, table = differences(runs, method, peer, shots), difference_table(runs, method, peer, shots)
+        colour = look(peer)[0]
+        for ax, name in zip(axes, names):
+            values = (pairs if name == "all pairs" else pairs[pairs.dataset == name]).difference
+            ax.plot(values, [row + 0.2] * len(values), linestyle="none", marker="o", markersize=2.6, color=colour, alpha=0.6, mew=0)
+            if len(values):
+                line = table.loc[name]
+                ax.plot([line.low, line.high], [row - 0.12] * 2, marker="|", markersize=4, color="black", linewidth=1.1)
+                ax.plot(line["mean"], row - 0.12, marker="D", markersize=3.5, color="black", markerfacecolor=colour)
+    for ax, name in zip(axes, names):
+        ax.axvline(0, color="black", linewidth=0.8, linestyle="--")
+        ax.set_yticks(range(len(peers)), labels=[label(peer) for peer in peers])
+        ax.set_ylim(len(peers) - 0.5, -0.5)
+        ax.grid(axis="y", visible=False)
+        ax.set_title(short_name(name), fontweight="bold" if name == "all pairs" else "normal")
+    rows = len(figure.axes) // axes[0].get_gridspec().ncols
+    figure.set_figheight(rows * (0.5 + 0.17 * len(peers)) + 0.35)
+    figure.suptitle(f"{label(method)} − each other method, {shots} shots; dots: seeds; bars: 95 % t interval", fontsize=8)
     return figure
 
 
@@ -154,6 +187,7 @@ def differences_by_shots(runs: pd.DataFrame, method: str = "cbbt", baseline: str
     for ax, name in zip(axes, names):
         ax.axhline(0, color="black", linewidth=0.8, linestyle="--")
         ax.set_xticks(range(len(counts)), labels=counts)
+        ax.set_xlim(-0.5, len(counts) - 0.5)
         ax.grid(axis="x", visible=False)
         ax.set_title(short_name(name))
     return figure
@@ -183,6 +217,6 @@ def critical_difference(runs: pd.DataFrame, shots: int, methods: list[str] | Non
     ax.text(1 + difference / 2, -1.25, f"critical difference {difference:.2f}", ha="center", va="bottom", fontsize=6.5)
     ax.set_yticks(range(len(ranks)), labels=[label(method) for method in ranks.index])
     ax.set_ylim(len(ranks) - 0.5, -2)
-    ax.set_xlabel(f"mean rank over {runs.dataset.nunique()} data sets, {shots} shots (1 is best)")
+    ax.set_xlabel(f"mean rank over {runs.dataset.nunique()} data sets,\n{shots} shots (1 is best)")
     ax.grid(axis="y", visible=False)
     return figure

@@ -44,6 +44,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,  # the grid lies under bars and bands
     "grid.color": "#E5E5E5",
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.4,

@@ -72,8 +72,8 @@ def cosine_by_epsilon(table: pd.DataFrame) -> Figure:
             _paper_epsilon(axis, table.loc[table.is_default, "epsilon"].iloc[0])
             axis.set(xscale="log", xlabel=r"step $\varepsilon$")
         axes[0].set(ylabel=r"cosine with $\nabla L$")
-        axes[0].legend()
         axes[1].set(ylabel=r"$\|\hat g\|\,/\,\|\nabla L\|$", yscale="log", ylim=(0.5, 50))
+        axes[1].legend(loc="upper center", frameon=True, facecolor="white", edgecolor="white", framealpha=1)
     return figure
 
 

@@ -8,11 +8,16 @@ and compares. Methods that need no shots run once, with none.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
+from typing import get_args, get_origin, get_type_hints
 
 from cbbt.data.load import require_known
 from cbbt.config import RunConfig
 from cbbt.methods import METHODS
+from cbbt.notebook import check_parameters, project_root
+
+AXES = ("dataset", "method", "shots", "seed")  # fields of `RunConfig` that the lists of the grid set
+EXPECTED = {str: "text", int: "a whole number", dict: "a mapping"}
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,10 @@ class Grid:
     that keeps image features between runs. workers: processes that decode images.
     settings: fields of `RunConfig` for all runs; per_dataset, per_method: the same
     for one data set or method; variants: name → settings, a further axis of the grid
-    (ablations, choices on validation). Later ones win: settings, per_dataset,
-    per_method, variant. gradient: parameters of notebook 02. notebook_per: "shots"
-    (all methods in one notebook: less start-up) or "method" (more to run in parallel).
+    (ablations, choices on validation), which `methods` among them narrows to some of
+    the grid's. Later ones win: settings, per_dataset, per_method, variant. gradient:
+    parameters of notebook 02. notebook_per: "shots" (all methods in one notebook:
+    less start-up) or "method" (more to run in parallel).
     """
 
     datasets: tuple[str, ...]
@@ -64,32 +70,43 @@ class Grid:
     @classmethod
     def from_dict(cls, values: dict) -> Grid:
         """Check every key, name and value; ValueError, TypeError or DataError names the valid ones."""
-        known = cls.__dataclass_fields__
+        expected = get_type_hints(cls)
         for key in values:
-            if key not in known:
-                raise ValueError(f"unknown key {key!r} in the grid; valid: {', '.join(known)}")
-        missing = [key for key in ("datasets", "methods", "shots", "seeds", "results", "tables", "figures") if key not in values]
-        if missing:
+            if key not in expected:
+                raise ValueError(f"unknown key {key!r} in the grid; valid: {', '.join(expected)}")
+        needed = [each.name for each in fields(cls) if each.default is MISSING and each.default_factory is MISSING]
+        if missing := [name for name in needed if name not in values]:
             raise ValueError(f"the grid lacks {', '.join(missing)}")
-        for key in ("datasets", "methods", "shots", "seeds"):
-            if not isinstance(values[key], (list, tuple)) or not values[key]:
-                raise TypeError(f"{key} must be a list with at least one entry, got {values[key]!r}")
-            values = values | {key: tuple(values[key])}
-        grid = cls(**values)
+        grid = cls(**{key: _checked(key, value, expected[key]) for key, value in values.items()})
         if grid.notebook_per not in ("shots", "method"):
             raise ValueError(f"notebook_per={grid.notebook_per!r} is unknown, choose from shots, method")
-        for title, table, entries in (
-            ("per_dataset", grid.per_dataset, grid.datasets),
-            ("per_method", grid.per_method, tuple(METHODS)),
-        ):
-            for key in table:
-                if key not in entries:
-                    raise ValueError(f"{title} names {key!r}, choose from {', '.join(entries)}")
+        if grid.workers < 0:
+            raise ValueError(f"workers must be at least 0, got {grid.workers}")
+        if not grid.variants:
+            raise ValueError("variants must have at least one entry; leave the key out for the settings as they are")
+        grid._check_settings()
         for dataset in grid.datasets:
             require_known(dataset)
         for cell in grid.cells():
             grid.configs(cell)
+        check_parameters(project_root() / "notebooks" / "02_gradient_approximation.ipynb", grid.gradient)
         return grid
+
+    def _check_settings(self) -> None:
+        """Settings are mappings, under known names, and leave the axes alone; `RunConfig` checks the rest."""
+        entries = {"settings": self.settings}
+        for title, names in (("per_dataset", self.datasets), ("per_method", tuple(METHODS)), ("variants", None)):
+            for name, settings in getattr(self, title).items():
+                if names is not None and name not in names:
+                    raise ValueError(f"{title} names {name!r}, choose from {', '.join(names)}")
+                entries[f"{title}.{name}"] = _checked(f"{title}.{name}", settings, dict)
+        for title, settings in entries.items():
+            if taken := [name for name in AXES if name in settings]:
+                raise ValueError(f"{title} sets {', '.join(taken)}: that is for the lists datasets, methods, shots, seeds")
+        for name, settings in self.variants.items():
+            for method in _checked(f"variants.{name}.methods", settings.get("methods", self.methods), tuple[str, ...]):
+                if method not in self.methods:
+                    raise ValueError(f"variants.{name} names {method!r}, choose from {', '.join(self.methods)}")
 
     def cells(self) -> list[Cell]:
         """All cells, the longest first, the same list each time."""
@@ -99,17 +116,18 @@ class Grid:
         if self.notebook_per == "method":
             groups = [(shots, (method,)) for shots, methods in groups for method in methods]
         return [
-            Cell(dataset, methods, shots, variant)
+            Cell(dataset, chosen, shots, variant)
             for shots, methods in groups
-            if methods
             for dataset in self.datasets
-            for variant in self.variants
+            for variant, settings in self.variants.items()
+            if (chosen := tuple(method for method in methods if method in settings.get("methods", methods)))
         ]
 
     def settings_of(self, cell: Cell, method: str) -> dict:
         """Fields of `RunConfig` that the grid sets for a method in a cell, seeds and shots apart."""
         by_dataset, by_method = self.per_dataset.get(cell.dataset, {}), self.per_method.get(method, {})
-        return self.settings | by_dataset | by_method | self.variants[cell.variant]
+        by_variant = {name: value for name, value in self.variants[cell.variant].items() if name != "methods"}
+        return self.settings | by_dataset | by_method | by_variant
 
     def configs(self, cell: Cell) -> list[RunConfig]:
         """The runs of a cell, method by method, one per seed."""
@@ -121,3 +139,21 @@ class Grid:
             for method in cell.methods
             for seed in self.seeds
         ]
+
+
+def _checked(name: str, value, expected):
+    """`value`, a list as a tuple; TypeError names what the grid expects, ValueError what stands twice."""
+    if get_origin(expected) is tuple:
+        kind = get_args(expected)[0]
+        if not isinstance(value, (list, tuple)) or not value or not all(_is(entry, kind) for entry in value):
+            raise TypeError(f"{name} must be a list with at least one entry, each {EXPECTED[kind]}, got {value!r}")
+        if twice := [entry for entry in dict.fromkeys(value) if value.count(entry) > 1]:
+            raise ValueError(f"{name} has {', '.join(map(str, twice))} twice")
+        return tuple(value)
+    if not _is(value, expected):
+        raise TypeError(f"{name} must be {EXPECTED[expected]}, got {value!r}")
+    return value
+
+
+def _is(value, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
+import nbformat
 import yaml
 from IPython.display import display
 from PIL import Image
@@ -46,12 +47,26 @@ def read_parameters(namespace: dict) -> SimpleNamespace:
         declared = {name: _text(kind) for name, kind in namespace.get("__annotations__", {}).items()}
     if not declared:
         raise NameError("no parameters cell has been run: run the cells above this one first")
-    for name in injected:
+    _require_declared(injected, declared)
+    return SimpleNamespace(**{name: _checked(name, namespace[name], declared[name]) for name in declared})
+
+
+def check_parameters(notebook: Path, values: dict) -> None:
+    """Raise what `notebook` would on being given these parameters: NameError or TypeError."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    (source,) = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    declared = _annotated(source)
+    _require_declared(values, declared)
+    for name, value in values.items():
+        _checked(name, value, declared[name])
+
+
+def _require_declared(names, declared: dict[str, str]) -> None:
+    for name in names:
         if name not in declared:
             near = difflib.get_close_matches(name, declared, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise NameError(f"unknown parameter {name!r}: {hint}the parameters are {', '.join(declared)}")
-    return SimpleNamespace(**{name: _checked(name, namespace[name], declared[name]) for name in declared})
 
 
 def _checked(name: str, value, annotation: str):

@@ -24,18 +24,21 @@ def failures(grid: Grid) -> list[str]:
         except (ValueError, OSError) as error:
             lines.append(f"{path.stem}: {path} cannot be read ({str(error).splitlines()[0]})")
             continue
-        reason = _error(notebook)
+        log = path.with_name(path.name + ".txt")  # what papermill printed
+        reason = _error(notebook, log.read_text() if log.exists() else "")
         if reason:
             lines.append(f"{path.stem}: {reason}  [{path}]")
     return lines
 
 
-def _error(notebook) -> str:
+def _error(notebook, log: str) -> str:
     """Why an executed notebook stopped, in a line; empty if it did not."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 return f"{output.ename}: {' '.join(output.evalue.split())}"
+    if "DeadKernelError" in log:  # the notebook itself then looks as if it had ended
+        return "the kernel died: killed, perhaps for want of memory"
     if notebook.metadata.get("papermill", {}).get("end_time") is None:
         return "stopped before its end, without an error: killed, or still running"
     return ""

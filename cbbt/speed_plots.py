@@ -5,7 +5,7 @@ from __future__ import annotations
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from cbbt.figure_style import COLOURS, MARKERS, PAGE, STYLE
 
@@ -54,11 +54,15 @@ def scaling(table: pd.DataFrame) -> Figure:
         rows = table[table.axis == name]
         ax.plot(rows[name], rows.seconds, color=COLOURS[0], marker="o")
         last = rows.iloc[-1]
-        ax.plot(rows[name], last.seconds * rows[name] / last[name], color="0.5", marker="", linestyle="--", linewidth=0.9)
+        dashed = {"color": "0.5", "marker": "", "linestyle": "--", "linewidth": 0.9}
+        ax.plot(rows[name], last.seconds * rows[name] / last[name], label="in proportion", **dashed)
         ax.set(xscale="log", yscale="log", xlabel=title)
         ax.set_xticks(rows[name], labels=[f"{value:g}" for value in rows[name]])
         ax.xaxis.set_minor_locator(NullLocator())
-        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_locator(NullLocator())
     figure.axes[0].set_ylabel("seconds a step")
+    figure.axes[0].legend(loc="upper left")
     figure.axes[0].set_ylim(table.seconds.min() / 2, table.seconds.max() * 2)
     return figure

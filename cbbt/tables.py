@@ -120,6 +120,22 @@ def difference_table(runs: pd.DataFrame, method: str, baseline: str, shots: int,
     return pd.DataFrame({name: _t_test(values) for name, values in groups.items()}).T.astype({"n": int})
 
 
+def peer_table(runs: pd.DataFrame, method: str, shots: int) -> pd.DataFrame:
+    """`method` minus every other tuned method that shares a data set and seed with it, over all pairs.
+
+    Rows: the other methods; columns as in `difference_table`, p not corrected for
+    their number. Raises ValueError for a method that the table lacks, or if no
+    other shares anything with it.
+    """
+    wide = scores(runs, shots).drop(columns="zero_shot", errors="ignore")
+    if method not in wide:
+        raise ValueError(f"no run of method {method!r} with shots={shots}; the table has {', '.join(wide)}")
+    peers = [name for name in wide if name != method and (wide[method] - wide[name]).notna().any()]
+    if not peers:
+        raise ValueError(f"no other method shares a data set and a seed with {method!r} for shots={shots}")
+    return pd.DataFrame({peer: difference_table(runs, method, peer, shots).loc["all pairs"] for peer in peers}).T
+
+
 def difference_sentence(runs: pd.DataFrame, method: str, baseline: str, shots: int, score: str = SCORE) -> str:
     """`method` minus `baseline` over all pairs, and whether that is a finding, in words."""
     line = difference_table(runs, method, baseline, shots, score).loc["all pairs"]

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
+import pytest
 import yaml
 from PIL import Image
 
@@ -32,6 +34,14 @@ def batch(grid: Path) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
 
 
+def failures(grid: Path) -> list[str]:
+    """The lines of the batch's report on what failed."""
+    report = subprocess.run([sys.executable, "-m", "cbbt.report", grid], capture_output=True, text=True, check=True).stdout
+    lines = report.splitlines()
+    (head,) = [index for index, line in enumerate(lines) if "did not end" in line]
+    return lines[head + 1 :]
+
+
 def test_a_failed_cell_is_told_in_a_line_and_the_others_are_made(tmp_path):
     for name in ("owl", "gull"):
         (tmp_path / "birds" / name).mkdir(parents=True)
@@ -41,22 +51,43 @@ def test_a_failed_cell_is_told_in_a_line_and_the_others_are_made(tmp_path):
     assert batch(grid).wait() != 0
     done = list((tmp_path / "batch" / "results" / "cells").glob("*.csv"))
     assert [path.stem for path in done] == ["digits.adapter.3shot.default"]
-    report = subprocess.run([sys.executable, "-m", "cbbt.report", grid], capture_output=True, text=True, check=True).stdout
-    lines = [line for line in report.splitlines() if "DataError" in line]
-    assert "1 notebooks did not end" in report and len(lines) == 1
-    assert "3 shots asked for, but class" in lines[0] and lines[0].endswith(".ipynb]")
+    (line,) = failures(grid)
+    assert "DataError: " in line and "3 shots asked for, but class" in line and line.endswith(".ipynb]")
 
 
-def test_a_killed_batch_ends_with_the_same_table(tmp_path):
-    calm, killed = (write_grid(tmp_path / name, datasets=["digits", "shapes"]) for name in ("calm", "killed"))
-    assert batch(calm).wait() == 0
-    process = batch(killed)
-    while process.poll() is None and not list((tmp_path / "killed").glob("results/runs/*/record.json")):
-        time.sleep(0.01)
+def kill_everything(process: subprocess.Popen) -> None:
     os.killpg(process.pid, signal.SIGKILL)  # snakemake, papermill and the shell at once
-    process.wait()
-    assert not (tmp_path / "killed" / "tables" / "runs.csv").exists()
-    assert batch(killed).wait() == 0
-    tables = [read_table(tmp_path / name / "tables" / "runs.csv").drop(columns="fit_seconds") for name in ("calm", "killed")]
-    pd.testing.assert_frame_equal(*tables)
-    assert len(tables[0]) == len(set(tables[0].run_id)) == 4
+
+
+def kill_the_kernel(process: subprocess.Popen) -> None:
+    (kernel,) = [each for each in psutil.Process(process.pid).children(recursive=True) if "ipykernel_launcher" in each.cmdline()]
+    kernel.kill()
+
+
+@pytest.fixture(scope="module")
+def calm_table(tmp_path_factory):
+    grid = write_grid(tmp_path_factory.mktemp("batch") / "calm", datasets=["digits", "shapes"])
+    assert batch(grid).wait() == 0
+    return read_table(grid.parent / "tables" / "runs.csv").drop(columns="fit_seconds")
+
+
+@pytest.mark.parametrize("kill", [kill_everything, kill_the_kernel])
+def test_a_kill_costs_the_runs_in_flight_alone(kill, calm_table, tmp_path):
+    grid = write_grid(tmp_path / "killed", datasets=["digits", "shapes"])
+    folder, process = grid.parent, batch(grid)
+    while process.poll() is None and not list(folder.glob("results/runs/*/record.json")):
+        time.sleep(0.01)
+    kill(process)
+    assert process.wait() != 0
+    cells = {path.stem for path in folder.glob("results/cells/*.csv")}
+    assert not (folder / "tables" / "runs.csv").exists()
+    if kill is kill_the_kernel:  # the batch lives: it makes the other cell, and names this one
+        (line,) = failures(grid)
+        assert "the kernel died" in line and len(cells) == 1
+        assert {*cells, line.split(":")[0].strip()} == {"digits.adapter.1shot.default", "shapes.adapter.1shot.default"}
+    first = {path: path.stat().st_mtime_ns for path in folder.glob("results/runs/*/record.json")}
+    assert first
+    assert batch(grid).wait() == 0
+    assert all(path.stat().st_mtime_ns == time for path, time in first.items())  # not repeated
+    pd.testing.assert_frame_equal(read_table(folder / "tables" / "runs.csv").drop(columns="fit_seconds"), calm_table)
+    assert len(calm_table) == len(set(calm_table.run_id)) == 4

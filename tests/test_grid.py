@@ -1,11 +1,14 @@
 """A grid is checked in full before anything starts."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import nbformat
 import pytest
 import yaml
 
 from cbbt.data import DataError
+from cbbt.experiment import method_configs
 from cbbt.grid import Cell, Grid
 
 ROOT = Path(__file__).parent.parent
@@ -49,18 +52,60 @@ def test_variants_are_an_axis_that_wins():
     assert len(grid.cells()) == 12
 
 
+def test_a_variant_may_be_of_some_methods_only():
+    grid = Grid.from_dict(GOOD | {"methods": ["coop", "cbbt"], "variants": {"all": {}, "few": {"q": 3, "methods": ["cbbt"]}}})
+    methods = {(cell.variant, cell.methods) for cell in grid.cells()}
+    assert methods == {("all", ("coop", "cbbt")), ("few", ("cbbt",))}
+    assert {config.q for cell in grid.cells() if cell.variant == "few" for config in grid.configs(cell)} == {3}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_a_cells_notebook_makes_the_runs_of_the_grid(path):
+    """As notebook 3 turns the parameters of a cell into configurations, its own defaults first."""
+    cells = nbformat.read(ROOT / "notebooks" / "03_training.ipynb", as_version=4).cells
+    source = next(cell.source for cell in cells if "method_configs(" in cell.source)
+    (line,) = [line for line in source.splitlines() if line.startswith("settings = ")]
+    grid = Grid.from_dict(yaml.safe_load(path.read_text()))
+    for cell in grid.cells():
+        p = SimpleNamespace(backbone="mini", pretrained="default")
+        p.settings = {method: grid.settings_of(cell, method) for method in cell.methods}
+        exec(line, names := {"p": p})
+        common = {"dataset": cell.dataset, "shots": cell.shots}
+        assert method_configs(cell.methods, grid.seeds, names["settings"], common) == grid.configs(cell)
+
+
 @pytest.mark.parametrize("change, message", [
     ({"dataset": ["digits"]}, "unknown key 'dataset'.*datasets"),
     ({"methods": ["cbt"]}, "'cbt' is unknown, choose from zero_shot, coop"),
     ({"shots": []}, "at least one entry"),
-    ({"shots": ["four"]}, "shots must be int, got 'four'"),
+    ({"shots": ["four"]}, r"shots must be a list with at least one entry, each a whole number, got \['four'\]"),
+    ({"shots": 4}, "shots must be a list"),
+    ({"seeds": [1, True]}, "seeds must be a list .* whole number"),
+    ({"seeds": [1, 1]}, "seeds has 1 twice"),
+    ({"datasets": [["digits"]]}, "datasets must be a list .* text"),
+    ({"results": 3}, "results must be text, got 3"),
+    ({"tables": ["t"]}, "tables must be text"),
+    ({"figures": None}, "figures must be text, got None"),
+    ({"data_root": {}}, "data_root must be text"),
+    ({"cache": True}, "cache must be text, got True"),
+    ({"workers": "2"}, "workers must be a whole number, got '2'"),
+    ({"workers": -1}, "workers must be at least 0"),
+    ({"settings": ["q"]}, "settings must be a mapping"),
+    ({"settings": {"shots": 4}}, "settings sets shots: that is for the lists"),
+    ({"per_method": {"cbbt": 3}}, "per_method.cbbt must be a mapping, got 3"),
+    ({"variants": {}}, "variants must have at least one entry"),
+    ({"variants": {"a": None}}, "variants.a must be a mapping, got None"),
+    ({"variants": {"a": {"methods": ["coop"]}}}, "variants.a names 'coop', choose from zero_shot, cbbt"),
+    ({"notebook_per": "cell"}, "notebook_per='cell' is unknown, choose from shots, method"),
+    ({"gradient": {"datset": "digits"}}, "unknown parameter 'datset': did you mean dataset"),
+    ({"gradient": {"repeats": "many"}}, "parameter repeats must be int, got 'many'"),
     ({"settings": {"qq": 3}}, "unknown setting 'qq'; nearest: q"),
     ({"settings": {"q": 0}}, "q must be at least 1"),
     ({"per_method": {"coops": {}}}, "'coops', choose from zero_shot"),
     ({"per_dataset": {"dtd": {}}}, "'dtd', choose from digits, shapes"),
 ])
 def test_mistakes_are_named(change, message):
-    with pytest.raises((ValueError, TypeError), match=message):
+    with pytest.raises((ValueError, TypeError, NameError), match=message):
         Grid.from_dict(GOOD | change)
 
 

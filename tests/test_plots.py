@@ -52,6 +52,7 @@ FIGURES = {  # name → function of (runs, curves)
     "accuracy_against_images": lambda runs, curves: plots.accuracy_against_images(runs),
     "training_curves": lambda runs, curves: plots.training_curves(curves, "digits", 16),
     "gain_over_zero_shot": lambda runs, curves: comparison_plots.gain_over_zero_shot(runs, 16, ("cbbt", "adapter")),
+    "gain_over_peers": lambda runs, curves: comparison_plots.gain_over_peers(runs, 16),
     "selection_comparison": lambda runs, curves: comparison_plots.selection_comparison(runs, 16),
     "paired_differences": lambda runs, curves: comparison_plots.paired_differences(runs, 16),
     "critical_difference": lambda runs, curves: comparison_plots.critical_difference(runs, 16),
@@ -64,6 +65,7 @@ NEEDS = {
     "accuracy_against_images": "images",
     "training_curves": "train_loss",
     "gain_over_zero_shot": "test_accuracy",
+    "gain_over_peers": "test_accuracy",
     "selection_comparison": "test_accuracy_best_val",
     "paired_differences": "seed",
     "differences_by_shots": "seed",
@@ -108,7 +110,16 @@ def test_every_shape_of_grid_is_drawn_without_warnings_and_without_overlap(shape
         warnings.simplefilter("error")
         figure = FIGURES[name](*SHAPES[shape])
         figure.draw_without_rendering()
-    assert overlapping_texts(figure) == []
+    assert overlapping_texts(figure) == [] and clipped_texts(figure) == []
+
+
+def clipped_texts(figure) -> list[str]:
+    """Titles and axis labels that reach beyond the page."""
+    texts = [text for ax in figure.axes if ax.axison for text in (ax.title, ax.xaxis.label, ax.yaxis.label)]
+    texts = [text for text in texts if text.get_text().strip()]
+    boxes = [text.get_window_extent().shrunk(0.98, 0.98) for text in texts]
+    page = figure.bbox
+    return [text.get_text() for text, box in zip(texts, boxes) if not (page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1)]
 
 
 def overlapping_texts(figure) -> list[tuple[str, str]]:
@@ -177,6 +188,19 @@ def test_every_pair_is_a_dot():
     wide = RUNS[RUNS.shots == 16].pivot(index=["dataset", "seed"], columns="method", values="test_accuracy")
     drawn = [x for line in lines_of(ax, "cbbt") for x in line.get_xdata()]
     assert sorted(drawn) == pytest.approx(sorted([*(wide.cbbt - wide.adapter)] * 2))  # per data set, and all pairs
+
+
+def test_a_method_is_compared_with_every_other_but_zero_shot():
+    figure = comparison_plots.gain_over_peers(RUNS, 16)
+    panels = {ax.get_title(): ax for ax in figure.axes if ax.axison}
+    assert list(panels) == [*DATASETS, "all pairs"]
+    assert [text.get_text() for text in panels["digits"].get_yticklabels()] == [METHODS[name].label for name in ("coop", "adapter", "tip_adapter")]
+    wide = RUNS[(RUNS.shots == 16) & (RUNS.dataset == "digits")].pivot(index="seed", columns="method", values="test_accuracy")
+    dots, mean = lines_of(panels["digits"], "adapter")[0], panels["digits"].lines[5]  # dots, bar, mean of each peer in turn
+    assert dots.get_xdata().tolist() == pytest.approx((wide.cbbt - wide.adapter).tolist())
+    assert mean.get_xdata()[0] == pytest.approx((wide.cbbt - wide.adapter).mean())
+    with pytest.raises(ValueError, match="no other method shares"):
+        comparison_plots.gain_over_peers(RUNS[RUNS.method.isin(["zero_shot", "cbbt"])], 16)
 
 
 def test_wrong_names_and_numbers_are_met_with_the_choices():

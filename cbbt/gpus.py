@@ -1,0 +1,59 @@
+"""A GPU of its own for each of several commands on one machine.
+
+    python cbbt/gpus.py papermill …    the command sees one GPU, which no other such command has
+
+Where there are no GPUs the command runs as it is. It holds a lock file as long as
+it lives, and the system lets go of the lock with the process, so a kill leaves none
+behind. Batches beside each other share the locks; a job of SLURM chooses among the
+GPUs that it was given. Run as a file, this loads no torch and takes no time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+
+def visible_gpus(environment) -> list[str]:
+    """Names of the GPUs that a process may use: those of CUDA_VISIBLE_DEVICES, or all of the machine."""
+    chosen = environment.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name.strip() for name in chosen.split(",") if name.strip()]
+    if shutil.which("nvidia-smi", path=environment.get("PATH")) is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "--list-gpus"], env=environment, capture_output=True, text=True)
+    return [str(index) for index in range(listed.stdout.count("\nGPU ") + listed.stdout.startswith("GPU "))]
+
+
+def take(names: list[str], folder: Path) -> str:
+    """Wait for a GPU that nobody holds and hold it while this process, or what it becomes, lives; its name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        for name in names:
+            lock = os.open(folder / name.replace("/", "-"), os.O_RDWR | os.O_CREAT)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+            else:
+                os.set_inheritable(lock, True)  # open, and so held, beyond exec
+                return name
+        time.sleep(0.5)
+
+
+def main(*command: str) -> None:
+    names = visible_gpus(os.environ)
+    if names:
+        job = os.environ.get("SLURM_JOB_ID", "local")  # jobs of one node may all call theirs "0"
+        os.environ["CUDA_VISIBLE_DEVICES"] = take(names, Path(tempfile.gettempdir()) / f"cbbt-gpus-{os.getuid()}-{job}")
+    os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
