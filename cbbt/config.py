@@ -169,15 +169,27 @@ def method_configs(methods, seeds, settings: dict, common: dict) -> list[RunConf
     """One configuration per method and seed.
 
     `settings` holds fields for all methods and, under a method's name, fields for it
-    alone; `common` fields win over both. Methods that need no shots get none.
-    Raises ValueError for an unknown method or setting.
+    alone; `common` fields have a place of their own and may not stand among them.
+    Methods that need no shots get none. Raises ValueError for an unknown method or
+    setting, one that is in `common` too, or nothing to run.
     """
+    for title, entries in (("methods", methods), ("seeds", seeds)):
+        if not entries:
+            raise ValueError(f"{title} is empty: name at least one")
     for method in methods:
         choose("method", method, METHODS)
     shared = {key: value for key, value in settings.items() if key not in METHODS}
+    own = {key: value for key, value in settings.items() if key in METHODS}
+    for method, values in own.items():
+        choose("settings for a method", method, methods)
+        if not isinstance(values, dict):
+            raise TypeError(f"settings of {method} must be fields and values, such as {{q: 16}}, got {values!r}")
+    for name in [*shared, *(name for values in own.values() for name in values)]:
+        if name in common:
+            raise ValueError(f"{name} does not belong into the settings: it has a parameter of its own")
     configs = []
     for method in methods:
-        values = shared | settings.get(method, {}) | common | {"method": method}
+        values = shared | own.get(method, {}) | common | {"method": method}
         if not METHODS[method].needs_shots:
             values["shots"] = 0
         configs += [RunConfig.from_dict(values | {"seed": seed}) for seed in seeds]

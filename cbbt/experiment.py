@@ -21,7 +21,7 @@ import torch
 
 from cbbt.blackbox import load_black_box, load_white_box
 from cbbt.config import RunConfig
-from cbbt.data import load_task
+from cbbt.data import DataError, load_task
 from cbbt.data.features import encode_items, encode_views
 from cbbt.data.pixels import Pixels
 from cbbt.data.task import labels_of
@@ -60,7 +60,8 @@ def run(
     (asked again after a kill, less what `cache` answered), how many numbers were
     learned, seconds, peak_megabytes (of the fit), versions, commit, device.
 
-    Raises `BudgetExceeded` if a budget does not even pay for what the method starts from.
+    Raises `DataError` for data that cannot be read or an empty split to judge by, and
+    `BudgetExceeded` if a budget does not even pay for what the method starts from.
     """
     folder = None if out is None else Path(out) / config.run_id
     if folder is not None:
@@ -77,6 +78,8 @@ def run(
     judge = box.with_ledger(Ledger())
 
     judged = task.test if config.judge == "test" else load_task(config.dataset, root=root, **words).val
+    if not len(judged):
+        raise DataError(f"{config.dataset} has no image to judge by: its {config.judge} split is empty")
     reading = {"cache": cache, "workers": workers, "progress": progress}
     split = Split(
         encode_items(judge, judged, **reading), labels_of(judged).to(box.device), Pixels(judged, box.preprocess)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import cbbt
+from cbbt.config import method_configs
 from cbbt.experiment import RECORD
 
 QUICK = {"dataset": "digits", "shots": 2, "epochs": 3, "q": 8, "views": 2}
@@ -62,6 +63,25 @@ def test_a_folder_of_ones_own_is_run_with_ones_own_words(tmp_path):
         cbbt.run(cbbt.RunConfig.from_dict(values | {"class_names": ["red circle"]}))
     with pytest.raises(cbbt.DataError, match="for benchmarks"):
         cbbt.run(cbbt.RunConfig.from_dict(values | {"split": "torchvision"}))
+
+
+@pytest.mark.parametrize("methods, seeds, settings, error, message", [
+    ([], [1], {}, ValueError, "methods is empty"),
+    (["cbbt"], [], {}, ValueError, "seeds is empty"),
+    (["cbbt"], [1], {"shots": 4}, ValueError, "shots does not belong into the settings"),
+    (["cbbt"], [1], {"cbbt": {"shots": 4}}, ValueError, "shots does not belong into the settings"),
+    (["cbbt"], [1], {"coop": {"q": 4}}, ValueError, "'coop' is unknown, choose from cbbt"),
+    (["cbbt"], [1], {"cbbt": 3}, TypeError, "settings of cbbt must be fields and values"),
+])  # fmt: skip
+def test_what_a_notebook_cannot_run_is_named(methods, seeds, settings, error, message):
+    with pytest.raises(error, match=message):
+        method_configs(methods, seeds, settings, {"dataset": "digits", "shots": 2})
+
+
+def test_settings_reach_the_methods_they_are_for():
+    settings = {"q": 8, "zip": {"rank": 4}}
+    cbbt_run, zip_run = method_configs(["cbbt", "zip"], [1], settings, {"dataset": "digits", "shots": 2})
+    assert (cbbt_run.q, zip_run.q, zip_run.settings.rank, cbbt_run.shots) == (8, 8, 4, 2)
 
 
 def test_an_unknown_dataset_is_refused_with_the_choices():

@@ -10,7 +10,7 @@ from scipy.linalg import orthogonal_procrustes
 from cbbt.config import RunConfig
 from cbbt.methods.lfa import aligned, best_shrinkage, disturbed, reranking_loss, shrunk
 from cbbt.progress import Progress
-from tests.test_tuning import Killed, fit, support  # noqa: F401 (a fixture)
+from tests.test_tuning import Killed, fit
 
 
 @pytest.fixture

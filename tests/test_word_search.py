@@ -15,7 +15,7 @@ from cbbt.ledger import Ledger
 from cbbt.methods import word_search
 from cbbt.progress import Progress
 from cbbt.proposers import PROPOSERS, Chat, ProposerError, edit_words, template_in, well_formed
-from tests.test_tuning import Killed, fit, support  # noqa: F401 (a fixture)
+from tests.test_tuning import Killed, fit
 
 GOOD, BAD = [("a photo of a {}.", 80.0), ("this is the {} here.", 70.0)], [("{}", 20.0)]
 START = word_search.START[8:14]

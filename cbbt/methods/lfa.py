@@ -25,6 +25,7 @@ from torch import nn
 from cbbt.adapters import LinearMap
 from cbbt.checks import check_ranges, check_types
 from cbbt.fitting import Classifier, Fitted
+from cbbt.progress import optimizer_tensors, part, restore_optimizer
 from cbbt.prompts import fill_template
 from cbbt.search import search
 from cbbt.seeding import generator_for
@@ -94,12 +95,11 @@ class Lfa:
         return Classifier(self.text, LinearMap(parameters["map"]), box.logit_scale)
 
     def state(self) -> dict[str, torch.Tensor]:
-        return self.parameters() | self.optimizer.state[self.map]
+        return self.parameters() | {f"adamw.{key}": value for key, value in optimizer_tensors(self.optimizer).items()}
 
     def restore(self, state) -> None:
         self.map.data = state["map"]
-        moments = {key: value for key, value in state.items() if key != "map"}
-        self.optimizer.state[self.map] = moments | {"step": moments["step"].cpu()}  # where AdamW keeps it
+        restore_optimizer(self.optimizer, part(state, "adamw."))
 
 
 def aligned(views: torch.Tensor, labels: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
