@@ -1,4 +1,4 @@
-"""The field at one glance: what each method needs, reaches and costs, and who is beyond chance.
+"""The field at one glance: what each method needs, reaches and costs.
 
 Reads the table of runs alone (`cbbt.runs_table`); notebook 05 shows it.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import pandas as pd
 
 from cbbt.methods import METHODS
-from cbbt.tables import SCORE, difference_table, label, mean_over_datasets, method_order, scores
+from cbbt.tables import label, mean_over_datasets, method_order, scores
 
 COST = {"learned": "numbers learned", "loss_queries": "loss queries", "class_prompts": "class prompts", "images": "images",
         "fit_seconds": "seconds", "peak_megabytes": "memory (MB)"}  # fmt: skip
@@ -39,22 +39,6 @@ def peers_table(runs: pd.DataFrame, shots: int) -> pd.DataFrame:
     )
     table = table.join(chosen[list(COST)].mean().rename(columns=COST)).sort_values("accuracy", ascending=False, kind="stable")
     return table.rename(index=label).rename_axis("method")
-
-
-def against(runs: pd.DataFrame, baseline: str, shots: int) -> pd.DataFrame:
-    """Every method minus `baseline` over all pairs of data set and seed, the highest first.
-
-    Columns: pairs, mean, low, high (points, 95 % t interval), p (two-sided paired
-    t-test), "p, Holm" (corrected for the number of methods compared). Raises
-    ValueError for a baseline that the table lacks.
-    """
-    others = [name for name in scores(runs, shots, SCORE) if name != baseline]
-    rows = {name: difference_table(runs, name, baseline, shots).loc["all pairs"] for name in others}
-    table = pd.DataFrame(rows).T.rename(columns={"n": "pairs"}).astype({"pairs": int})
-    ranked = table.p.sort_values()
-    steps = ranked * range(len(ranked), 0, -1)  # Holm 1979: the smallest p times the number of tests, and so on
-    table["p, Holm"] = steps.cummax().clip(upper=1.0)
-    return table.sort_values("mean", ascending=False, kind="stable").rename(index=label).rename_axis("method")
 
 
 def improves(runs: pd.DataFrame, dataset: str, shots: int) -> pd.Series:

@@ -246,13 +246,16 @@ def _along_queries(ax, table: pd.DataFrame, grain: str, drawn: list[str]) -> Non
             ax.axhline(last, color=colour, linestyle=":", zorder=1)
             place = 0.04 + 0.08 * (drawn.index(method) % 3)
             ax.plot(place, last, color=colour, marker=marker, mec="white", mew=0.4, transform=ax.get_yaxis_transform())
-    ax.set_xscale("log")
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    if _asks(table, grain):
+        ax.set_xscale("log")
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        ax.set_xticks([])
 
 
 def _asks(table: pd.DataFrame, grain: str = "class_prompts") -> bool:
-    """Whether the method asks questions of this grain while it trains."""
-    return (table.groupby(["dataset", "seed"])[grain].nunique() > 1).any()
+    """Whether a method of the table asks questions of this grain while it trains."""
+    return (table.groupby(["dataset", "method", "seed"])[grain].nunique() > 1).any()
 
 
 def _line(ax, table: pd.DataFrame, x: str, y: str, method: str, dense: bool = False) -> None:

@@ -123,8 +123,8 @@ def difference_table(runs: pd.DataFrame, method: str, baseline: str, shots: int,
 def peer_table(runs: pd.DataFrame, method: str, shots: int) -> pd.DataFrame:
     """`method` minus every other tuned method that shares a data set and seed with it, over all pairs.
 
-    Rows: the other methods; columns as in `difference_table`, p not corrected for
-    their number. Raises ValueError for a method that the table lacks, or if no
+    Rows: the other methods; columns as in `difference_table`, and "p, Holm": p corrected
+    for the number of methods compared (Holm 1979). Raises ValueError for a method that the table lacks, or if no
     other shares anything with it.
     """
     wide = scores(runs, shots).drop(columns="zero_shot", errors="ignore")
@@ -133,7 +133,11 @@ def peer_table(runs: pd.DataFrame, method: str, shots: int) -> pd.DataFrame:
     peers = [name for name in wide if name != method and (wide[method] - wide[name]).notna().any()]
     if not peers:
         raise ValueError(f"no other method shares a data set and a seed with {method!r} for shots={shots}")
-    return pd.DataFrame({peer: difference_table(runs, method, peer, shots).loc["all pairs"] for peer in peers}).T
+    table = pd.DataFrame({peer: difference_table(runs, method, peer, shots).loc["all pairs"] for peer in peers}).T
+    ranked = table.p.sort_values()
+    steps = ranked * [*range(len(ranked), 0, -1)]  # the smallest p times the number of tests, the next times one less, …
+    table["p, Holm"] = steps.cummax().clip(upper=1.0)
+    return table.astype({"n": int})
 
 
 def difference_sentence(runs: pd.DataFrame, method: str, baseline: str, shots: int, score: str = SCORE) -> str:

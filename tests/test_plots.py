@@ -39,6 +39,7 @@ def grid(datasets=DATASETS, methods=tuple(GAINS), shots=(1, 16), seeds=(1, 2, 3)
                             key
                             | {"epoch": epoch, "step": 5 * epoch, "train_loss": 2 / epoch, "val_accuracy": accuracy}
                             | {"test_accuracy": accuracy - 6 + epoch, "class_prompts": 10 + epoch * per_epoch}
+                            | {"loss_queries": epoch * per_epoch // 10, "images": 20 * k}
                             for epoch in range(1, epochs + 1)
                         ]
                     runs.append(row)
@@ -50,6 +51,7 @@ FIGURES = {  # name → function of (runs, curves)
     "accuracy_against_shots": lambda runs, curves: plots.accuracy_against_shots(runs),
     "accuracy_against_queries": lambda runs, curves: plots.accuracy_against_queries(curves, 16),
     "accuracy_against_images": lambda runs, curves: plots.accuracy_against_images(runs),
+    "anytime": lambda runs, curves: plots.anytime(curves, 16),
     "training_curves": lambda runs, curves: plots.training_curves(curves, "digits", 16),
     "gain_over_zero_shot": lambda runs, curves: comparison_plots.gain_over_zero_shot(runs, 16, ("cbbt", "adapter")),
     "gain_over_peers": lambda runs, curves: comparison_plots.gain_over_peers(runs, 16),
@@ -63,6 +65,7 @@ NEEDS = {
     "accuracy_against_shots": "test_accuracy",
     "accuracy_against_queries": "class_prompts",
     "accuracy_against_images": "images",
+    "anytime": "loss_queries",
     "training_curves": "train_loss",
     "gain_over_zero_shot": "test_accuracy",
     "gain_over_peers": "test_accuracy",
