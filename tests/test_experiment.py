@@ -135,18 +135,22 @@ def test_methods_see_the_same_shots_whatever_was_drawn_before():
 
 
 RUN = """
-import sys, torch, cbbt
+import json, sys, torch, cbbt
 torch.set_num_threads(1)
-config = cbbt.RunConfig("digits", shots=4, epochs=150, q=16, views=2, method=sys.argv[2])
+config = cbbt.RunConfig.from_dict({"dataset": "digits", "shots": 4, "views": 2, "method": sys.argv[2]} | json.loads(sys.argv[3]))
 cbbt.run(config, out=sys.argv[1], save_every=0.1)
 print(config.run_id)
 """
 
 
-@pytest.mark.parametrize("method", ["cbbt"])
-def test_sigkill_at_any_moment_changes_no_number(tmp_path, method):
+@pytest.mark.parametrize("method, settings", [
+    ("cbbt", {"epochs": 150, "q": 16}),
+    ("craft", {"numbers": 16, "population": 6, "evaluations": 2400}),
+])  # fmt: skip
+def test_sigkill_at_any_moment_changes_no_number(tmp_path, method, settings):
     def start(folder):
-        return subprocess.Popen([sys.executable, "-c", RUN, str(folder), method], stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-c", RUN, str(folder), method, json.dumps(settings)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     run_id = start(tmp_path / "calm").communicate()[0].strip()
     calm = json.loads((tmp_path / "calm" / run_id / RECORD).read_text())

@@ -13,7 +13,7 @@ from cbbt.blackbox import BlackBox
 from cbbt.config import RunConfig
 from cbbt.fitting import Session
 from cbbt.ledger import Ledger
-from cbbt.methods import METHODS, bbt, craft, zip_prompt
+from cbbt.methods import METHODS, bbt, bpt_vlm, craft, zip_prompt
 from cbbt.methods.evolution import Evolution
 from cbbt.methods.spsa import Gains
 from cbbt.progress import Progress
@@ -273,6 +273,33 @@ def test_the_heads_term_is_dropped_after_its_part_of_the_search(loaded, support)
 
 
 # ---- BPT-VLM -------------------------------------------------------------------
+
+
+BOTH_SIDES = EVOLUTION | {"tokens": 2, "image_tokens": 3, "image_numbers": 4}
+
+
+def test_image_tokens_cost_every_candidate_the_whole_support(loaded, pictured):
+    fitted, ledger = fit(loaded, pictured, config("bpt_vlm", **BOTH_SIDES))
+    assert ledger.counts == {"loss_queries": 30, "class_prompts": 90, "images": 30 * 12}
+    assert fitted.learned == 6 + 4
+    fitted, ledger = fit(loaded, pictured, config("bpt_vlm", **BOTH_SIDES, max_images=2 * 5 * 12 + 1))
+    assert ledger.counts["images"] == 2 * 5 * 12 and fitted.history[-1]["step"] == 2
+
+
+def test_both_prompts_are_deployed(loaded, pictured):
+    """The loss of the deployed classifier, its images seen through its tokens, is the lowest that was told."""
+    box = BlackBox(loaded, CPU)
+    method = bpt_vlm.Bpt(box, pictured, config("bpt_vlm", **BOTH_SIDES))
+    for index in range(6):
+        method.step(index, 6)
+    classifier = method.classifier(box, method.parameters())
+    raw = torch.cat([classifier.image_prompt(box, batch) for batch in pictured.pixels.batches()])
+    loss = F.cross_entropy(classifier.logits(raw), pictured.labels).item()
+    assert loss == pytest.approx(method.evolution.history().min().item(), abs=1e-5)
+    assert not torch.allclose(raw, pictured.views[0], atol=1e-4)
+    assert classifier.accuracy_on(pictured.val, box) == pytest.approx(
+        classifier.accuracy(classifier.image_prompt(box, pictured.val_pixels[range(3)]), pictured.val_labels)
+    )
 
 
 def test_a_box_without_image_tokens_is_refused():
