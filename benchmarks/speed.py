@@ -146,7 +146,7 @@ def text_table(backbones, classes, lengths, directions, repeats, device, compile
                     twin._evaluate = torch.compile(twin._evaluate, dynamic=True)
                     calls["compiled"] = lambda: twin.encode(contexts, names)
                 seconds = turns(calls, repeats, device)
-                times = seconds.div(seconds.tower, axis=0).median()  # as long as the tower, in the same turn
+                times = seconds.div(seconds.tower, axis=0).median().to_dict()  # as long as the tower, in the same turn
                 difference = (padded(tower, few, few_names) - tower.encode(few, few_names)).abs().max().item()
                 operations = necessary_operations(tower, len(contexts), length, names)
                 rows.append(
@@ -156,17 +156,17 @@ def text_table(backbones, classes, lengths, directions, repeats, device, compile
                         "context_length": length,
                         "contexts": many,
                         "prompts_per_second": round(prompts / seconds.tower.median()),
-                        "over_padded": round(times.padded / few_prompts * prompts, 1),
-                        "over_cut": round(times.cut / few_prompts * prompts, 1),
+                        "over_padded": round(times["padded"] / few_prompts * prompts, 1),
+                        "over_cut": round(times["cut"] / few_prompts * prompts, 1),
                         "largest_difference": float(f"{difference:.1e}"),
                         "gigaflops": round(operations / seconds.tower.median() / 1e9),
                         "matmul_gigaflops": round(products_operations / seconds.products.median() / 1e9),
-                        "share_of_matmul": round(times.products * operations / products_operations, 2),
+                        "share_of_matmul": round(times["products"] * operations / products_operations, 2),
                         "peak_memory_gb": round(peak_memory(device), 2),
                     }
                 )
                 if compiled:
-                    rows[-1]["over_eager"] = round(1 / times.compiled, 2)
+                    rows[-1]["over_eager"] = round(1 / times["compiled"], 2)
                 print(rows[-1], flush=True)
     return pd.DataFrame(rows)
 
@@ -218,7 +218,7 @@ def step_table(backbone, directions, repeats, device) -> pd.DataFrame:
     return pd.DataFrame(
         [{"backbone": backbone, "classes": 10, "directions": directions, "seconds": round(seconds.ours.median(), 3),
           "seconds_released_loop": round(seconds.released.median(), 3),
-          "ratio": round((seconds.released / seconds.ours).median(), 1), "cosine_of_estimates": round(cosine, 5)}]
+          "ratio": round(float((seconds.released / seconds.ours).median()), 1), "cosine_of_estimates": round(cosine, 5)}]
     )  # fmt: skip
 
 
