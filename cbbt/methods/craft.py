@@ -110,7 +110,7 @@ class Craft(bbt.Bbt):
         return self.parameters() | moments | {"losses": self.evolution.history()}
 
     def restore(self, state) -> None:
-        self.evolution.replay(state["losses"].cpu())
+        super().restore(state)  # the strategy, and the lowest loss so far
         self.z = state["z"]
         self.head.load_state_dict(part(state, "head."))
         restore_optimizer(self.optimizer, part(state, "adam."))
