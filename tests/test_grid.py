@@ -10,6 +10,7 @@ import yaml
 from cbbt.data import DataError
 from cbbt.experiment import method_configs
 from cbbt.grid import Cell, Grid
+from cbbt.tables import read_table
 
 ROOT = Path(__file__).parent.parent
 GOOD = {
@@ -126,3 +127,10 @@ def test_the_papers_grid_has_each_cards_epochs():
 def test_an_unknown_data_set_is_refused_before_anything_starts():
     with pytest.raises(DataError, match="Did you mean digits"):
         Grid.from_dict(GOOD | {"datasets": ["digitz"], "per_dataset": {}})
+
+
+@pytest.mark.parametrize("name", ["full", "ablation"])
+def test_the_shipped_table_of_a_grid_holds_each_of_its_runs_once(name):
+    grid = Grid.from_dict(yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text()))
+    wanted = [config.run_id for cell in grid.cells() for config in grid.configs(cell)]
+    assert list(read_table(ROOT / grid.tables / "runs.csv").run_id) == wanted
