@@ -1,5 +1,7 @@
 """A CLIP small enough for unit tests, with random weights and the real tokenizer."""
 
+import contextlib
+
 import numpy as np
 import open_clip
 import pytest
@@ -12,6 +14,7 @@ from cbbt.data.task import Item
 from cbbt.fitting import Support
 from cbbt.ledger import Ledger
 from cbbt.models import LoadedModel
+from cbbt.progress import Progress
 
 NAMES = ("cat", "sea or lake", "apple pie")
 TEXT = dict(context_length=32, vocab_size=49408, width=32, heads=4, layers=3)
@@ -76,6 +79,29 @@ def pictured(box) -> Support:
     raw = [box.with_ledger(Ledger()).encode_images(pixels[range(len(pixels))], normalize=False) for pixels in (shots, val)]
     labels = torch.arange(3).repeat(4)
     return Support(raw[0][None], labels, raw[1], torch.arange(3), NAMES, "a photo of a {}.", shots, val)
+
+
+@pytest.fixture
+def killed_at(monkeypatch):
+    """A function step → context, in which a fit dies right after its checkpoint of that step."""
+
+    class Killed(Exception):
+        pass
+
+    @contextlib.contextmanager
+    def dying(step: int):
+        save = Progress.save
+
+        def save_and_die(self, *arguments, **own):
+            save(self, *arguments, **own)
+            if self.step == step:
+                raise Killed
+
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(Progress, "save", save_and_die)
+            yield
+
+    return dying
 
 
 @pytest.fixture

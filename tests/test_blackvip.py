@@ -16,7 +16,6 @@ from cbbt.image_decoder import ImageDecoder
 from cbbt.image_encoders import PrincipalComponents, TimmEncoder
 from cbbt.ledger import Ledger
 from cbbt.methods.blackvip import BlackVip, fit
-from cbbt.progress import Progress
 from cbbt.seeding import generator_for
 
 CPU = torch.device("cpu")
@@ -162,21 +161,10 @@ def test_chunks_of_decoders_change_nothing_but_rounding(box, pictured):
     assert torch.allclose(method.losses(points, rows), whole, atol=1e-5)
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize("stop_after", [1, 3])
-def test_a_resumed_fit_equals_an_undisturbed_one(loaded, pictured, stop_after, tmp_path, monkeypatch):
-    undisturbed, path, original = run(loaded, pictured), tmp_path / "checkpoint.safetensors", Progress.save
-
-    def save(self, *arguments, **own):
-        original(self, *arguments, **own)
-        if self.step == stop_after:
-            raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Progress, "save", save)
+def test_a_resumed_fit_equals_an_undisturbed_one(loaded, pictured, stop_after, tmp_path, killed_at):
+    undisturbed, path = run(loaded, pictured), tmp_path / "checkpoint.safetensors"
+    with killed_at(stop_after):
         run(loaded, pictured, checkpoint=path)
     resumed = run(loaded, pictured, checkpoint=path)
     box, pixels = BlackBox(loaded, CPU), pictured.val_pixels[range(3)]

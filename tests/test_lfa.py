@@ -9,8 +9,7 @@ from scipy.linalg import orthogonal_procrustes
 
 from cbbt.config import RunConfig
 from cbbt.methods.lfa import aligned, best_shrinkage, disturbed, reranking_loss, shrunk
-from cbbt.progress import Progress
-from tests.test_tuning import Killed, fit
+from tests.test_tuning import fit
 
 
 @pytest.fixture
@@ -79,7 +78,7 @@ def test_noise_and_dropout_come_half_of_the_time(generator):
     assert torch.stack(only).mean().item() == pytest.approx(1, abs=0.01)
 
 
-def test_only_the_texts_are_asked_and_a_matrix_is_learned(loaded, support):  # noqa: F811
+def test_only_the_texts_are_asked_and_a_matrix_is_learned(loaded, support):
     hard = dataclasses.replace(support, views=torch.randn(support.views.shape, generator=torch.Generator().manual_seed(2)))
     fitted, counts, monitoring = fit(loaded, hard, "lfa", options={"steps": 60})
     assert counts == {"class_prompts": 3, "loss_queries": 0, "images": 0} and not any(monitoring.values())
@@ -91,17 +90,9 @@ def test_only_the_texts_are_asked_and_a_matrix_is_learned(loaded, support):  # n
 
 
 @pytest.mark.parametrize("stop_after", [1, 4])
-def test_a_killed_refinement_goes_on(loaded, support, stop_after, tmp_path, monkeypatch):  # noqa: F811
+def test_a_killed_refinement_goes_on(loaded, support, stop_after, tmp_path, killed_at):
     undisturbed = fit(loaded, support, "lfa", options={"steps": 6})
-    save = Progress.save
-
-    def save_and_die(self, *arguments, **own):
-        save(self, *arguments, **own)
-        if self.step == stop_after:
-            raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Progress, "save", save_and_die)
+    with killed_at(stop_after):
         fit(loaded, support, "lfa", checkpoint=tmp_path / "c.safetensors", options={"steps": 6})
     resumed = fit(loaded, support, "lfa", checkpoint=tmp_path / "c.safetensors", options={"steps": 6})
     assert torch.equal(undisturbed[0].last.adapter.weight, resumed[0].last.adapter.weight)

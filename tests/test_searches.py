@@ -16,7 +16,6 @@ from cbbt.ledger import Ledger
 from cbbt.methods import METHODS, bbt, bpt_vlm, craft, zip_prompt
 from cbbt.methods.evolution import Evolution
 from cbbt.methods.spsa import Gains
-from cbbt.progress import Progress
 from cbbt.seeding import generator_for
 from tests.conftest import NAMES
 
@@ -66,24 +65,12 @@ def test_a_budget_is_spent_and_never_exceeded(loaded, support, method, grain):
         assert (fitted.history[-1]["step"] if fitted.history else 0) == steps
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize("method", QUICK)
 @pytest.mark.parametrize("stop_after", [1, 3, 6])
-def test_a_resumed_search_equals_an_undisturbed_one(loaded, support, method, stop_after, tmp_path, monkeypatch):
+def test_a_resumed_search_equals_an_undisturbed_one(loaded, support, method, stop_after, tmp_path, killed_at):
     settings, path = config(method), tmp_path / "checkpoint.safetensors"
     calm, calm_ledger = fit(loaded, support, settings)
-    original = Progress.save
-
-    def save(self, *arguments, **own):
-        original(self, *arguments, **own)
-        if self.step == stop_after:
-            raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Progress, "save", save)
+    with killed_at(stop_after):
         fit(loaded, support, settings, checkpoint=path)
     np.random.seed(stop_after), torch.manual_seed(stop_after)  # global streams have no part in it
     resumed, ledger = fit(loaded, support, settings, checkpoint=path)
@@ -222,9 +209,8 @@ def test_losses_that_are_not_finite_are_refused():
 
 
 def test_bbt_deploys_the_lowest_loss_it_ever_saw(loaded, support):
-    settings = config("bbt", evaluations=100)
     box = BlackBox(loaded, CPU)
-    method, seen = bbt.Bbt(box, support, settings), []
+    method = bbt.Bbt(box, support, config("bbt", evaluations=100))
     for index in range(20):
         method.step(index, 20)
     text = method.classifier(box, method.parameters()).text

@@ -106,26 +106,12 @@ def test_the_fit_never_reads_what_the_observer_returns(loaded, support):
     assert all(row["test_accuracy"] == 0.0 for row in watched.history)
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize("method, settings", [(name, {}) for name in TRAINED] + [("cbbt_prompt", {"directions": "guided"})])
 @pytest.mark.parametrize("stop_after", [1, 4, 5])
-def test_a_resumed_fit_equals_an_undisturbed_one(loaded, support, method, settings, stop_after, tmp_path, monkeypatch):
+def test_a_resumed_fit_equals_an_undisturbed_one(loaded, support, method, settings, stop_after, tmp_path, killed_at):
     undisturbed = fit(loaded, support, method, **settings)
     path = tmp_path / "checkpoint.safetensors"
-    from cbbt.tuning import _Loop
-
-    original = _Loop.save
-
-    def save(self, *arguments):
-        original(self, *arguments)
-        if self.step == stop_after:
-            raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(_Loop, "save", save)
+    with killed_at(stop_after):
         fit(loaded, support, method, checkpoint=path, **settings)
     resumed = fit(loaded, support, method, checkpoint=path, **settings)
     assert torch.equal(undisturbed[0].last.text, resumed[0].last.text)

@@ -13,9 +13,8 @@ from cbbt.config import RunConfig
 from cbbt.fitting import Session
 from cbbt.ledger import Ledger
 from cbbt.methods import word_search
-from cbbt.progress import Progress
 from cbbt.proposers import PROPOSERS, Chat, ProposerError, edit_words, template_in, well_formed
-from tests.test_tuning import Killed, fit
+from tests.test_tuning import fit
 
 GOOD, BAD = [("a photo of a {}.", 80.0), ("this is the {} here.", 70.0)], [("{}", 20.0)]
 START = word_search.START[8:14]
@@ -136,7 +135,7 @@ def test_wrong_settings_are_named(options, message):
     assert SECRET not in str(error.value)
 
 
-def test_the_search_improves_and_is_the_seeds(loaded, support):  # noqa: F811
+def test_the_search_improves_and_is_the_seeds(loaded, support):
     fitted, counts, monitoring = fit(loaded, support, "word_search", options=SHORT)
     first, last = fitted.history[0], fitted.history[-1]
     assert (last["train_accuracy"], -last["train_loss"]) > (first["train_accuracy"], -first["train_loss"])
@@ -152,17 +151,9 @@ def test_the_search_improves_and_is_the_seeds(loaded, support):  # noqa: F811
 
 
 @pytest.mark.parametrize("stop_after", [1, len(START) + 4])
-def test_a_killed_search_goes_on(loaded, support, stop_after, tmp_path, monkeypatch):  # noqa: F811
+def test_a_killed_search_goes_on(loaded, support, stop_after, tmp_path, killed_at):
     undisturbed = fit(loaded, support, "word_search", options=SHORT)
-    save = Progress.save
-
-    def save_and_die(self, *arguments, **own):
-        save(self, *arguments, **own)
-        if self.step == stop_after:
-            raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Progress, "save", save_and_die)
+    with killed_at(stop_after):
         fit(loaded, support, "word_search", checkpoint=tmp_path / "c.safetensors", options=SHORT)
     resumed = fit(loaded, support, "word_search", checkpoint=tmp_path / "c.safetensors", options=SHORT)
     assert torch.equal(undisturbed[0].last.text, resumed[0].last.text)
@@ -170,7 +161,7 @@ def test_a_killed_search_goes_on(loaded, support, stop_after, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("budget, scored", [({"class_prompts": 20}, 6), ({"loss_queries": 5}, 5), ({"class_prompts": 2}, 0)])
-def test_a_budget_ends_the_search(loaded, support, budget, scored):  # noqa: F811
+def test_a_budget_ends_the_search(loaded, support, budget, scored):
     box = BlackBox(loaded, torch.device("cpu"), Ledger(budget))
     config = RunConfig("digits", "word_search")
     fitted = word_search.fit(box, support, config, Session(judge=box.with_ledger(Ledger())))
@@ -179,7 +170,7 @@ def test_a_budget_ends_the_search(loaded, support, budget, scored):  # noqa: F81
     assert fitted.last.text.shape == (3, box.embed_dim)  # the task's own template, where nothing was paid for
 
 
-def test_known_and_unreadable_proposals_are_free(loaded, support, monkeypatch):  # noqa: F811
+def test_known_and_unreadable_proposals_are_free(loaded, support, monkeypatch):
     asked = []
 
     def mine(good, bad, generator):
@@ -195,7 +186,7 @@ def test_known_and_unreadable_proposals_are_free(loaded, support, monkeypatch): 
     assert len(good) == len(bad) == 3 and min(good, key=lambda t: t[1])[1] >= max(bad, key=lambda t: t[1])[1]
 
 
-def test_a_chat_is_asked_nothing_twice_and_its_key_is_kept_nowhere(endpoint, loaded, support, tmp_path):  # noqa: F811
+def test_a_chat_is_asked_nothing_twice_and_its_key_is_kept_nowhere(endpoint, loaded, support, tmp_path):
     """The endpoint fails for good after three proposals; the search goes on from there."""
     path = tmp_path / "checkpoint.safetensors"
     endpoint.answers = [(200, f"a {word} photo of a {{}}.") for word in ("red", "blue", "green")] + [(400, "")]
