@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from cbbt.data import DataError
-from cbbt.experiment import method_configs
+from cbbt.config import method_configs
 from cbbt.grid import Cell, Grid
 from cbbt.tables import read_table
 
