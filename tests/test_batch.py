@@ -16,7 +16,7 @@ from PIL import Image
 from cbbt.tables import read_table
 
 ROOT = Path(__file__).parent.parent
-ASIDE = ["fit_seconds", "commit"]  # columns of the table that are no result
+ASIDE = ["fit_seconds", "peak_megabytes", "commit"]  # columns of the table that are no result
 TINY = {"methods": ["adapter"], "shots": [1], "seeds": [1, 2], "settings": {"epochs": 3}}
 
 
