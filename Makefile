@@ -27,7 +27,7 @@ $(VENV)/ready: pyproject.toml
 
 reproduce: setup
 	snakemake --cores $(CORES) --configfile $(CONFIG) --rerun-triggers mtime params input --rerun-incomplete --keep-going --quiet rules; \
-		status=$$?; python -m cbbt.report $(CONFIG) && exit $$status
+		status=$$?; python -m cbbt.runs.report $(CONFIG) && exit $$status
 
 test: setup
 	python -m pytest --quiet tests

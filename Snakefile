@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from cbbt.grid import Grid
+from cbbt.runs.grid import Grid
 
 
 configfile: "configs/default.yaml"
@@ -60,7 +60,7 @@ EXECUTE = (
 )
 # Each notebook that asks the model has a GPU to itself where there are any. The resource
 # keeps those that would wait from starting; SLURM's own is `gpu` (configs/slurm).
-ON_ONE_GPU = f"python '{HERE}/cbbt/gpus.py' "
+ON_ONE_GPU = f"python '{HERE}/cbbt/runs/gpus.py' "
 
 
 localrules:
@@ -131,7 +131,7 @@ rule tables:
         curves=f"{TABLES}/curves.csv",
     run:
         import cbbt
-        from cbbt.tables import write_table
+        from cbbt.results.tables import write_table
 
         done = {record["run_id"]: record for record in cbbt.load_records(f"{RESULTS}/runs")}
         records = [done[config.run_id] for cell in GRID.cells() for config in GRID.configs(cell)]

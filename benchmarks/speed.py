@@ -13,7 +13,7 @@ run of the paper's grid), `speed_run.csv` (runs of the embedded profile),
 
 - *padded* is open_clip's own `encode_text` path at the full 77 tokens.
 - *cut* is the same path cut right after the last end-of-text token.
-- *tower* is `cbbt.text_tower`.
+- *tower* is `cbbt.box.text_tower`.
 - *share of matmul* is the rate of the tower's necessary operations over the rate of
   bare products in the same turn: those of its layers (queries-keys-values, output, both
   of the MLP, one pass through all layers), on as many rows as the tower takes at once.
@@ -33,11 +33,11 @@ import torch
 import torch.nn.functional as F
 
 import cbbt
-from cbbt.blackbox import load_black_box
-from cbbt.estimators import default_epsilon, estimate_gradient
-from cbbt.experiment import device_name
-from cbbt.models import load_model
-from cbbt.text_tower import TextTower
+from cbbt.box.blackbox import load_black_box
+from cbbt.box.models import load_model
+from cbbt.box.text_tower import TextTower
+from cbbt.gradients.estimators import default_epsilon, estimate_gradient
+from cbbt.runs.experiment import device_name
 
 EUROSAT = [
     "Annual Crop Land", "Forest", "Herbaceous Vegetation Land", "Highway or Road", "Industrial Buildings",
@@ -278,12 +278,13 @@ def scaling_table(backbone, repeats, device) -> pd.DataFrame:
 
 def run_table(repeats, device) -> pd.DataFrame:
     """Whole runs of the embedded profile: digits at 16 shots, one seed, start-up of Python apart."""
-    calls = {name: (lambda name=name: cbbt.run(cbbt.RunConfig("digits", name), device=str(device))) for name in ("zero_shot", "adapter", "cbbt", "cbbt_plus")}
+    calls = {
+        name: (lambda name=name: cbbt.run(cbbt.RunConfig("digits", name), device=str(device)))
+        for name in ("zero_shot", "adapter", "cbbt", "cbbt_plus")
+    }
     seconds = clock(calls, repeats, device)
     queries = {name: call()["queries"]["class_prompts"] for name, call in calls.items()}
-    return pd.DataFrame(
-        {"method": name, "seconds": round(seconds[name], 2), "class_prompts": queries[name]} for name in calls
-    )
+    return pd.DataFrame({"method": name, "seconds": round(seconds[name], 2), "class_prompts": queries[name]} for name in calls)
 
 
 def one_step(backbone: str, classes: int, directions: int, device: str) -> tuple[float, float]:
@@ -305,7 +306,15 @@ def memory_table(backbone, classes, device) -> pd.DataFrame:
     for count in classes:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             seconds, peak = pool.submit(one_step, backbone, count, 256, str(device)).result()
-        rows.append({"backbone": backbone, "classes": count, "directions": 256, "seconds": round(seconds, 1), "peak_memory_gb": round(peak, 2)})
+        rows.append(
+            {
+                "backbone": backbone,
+                "classes": count,
+                "directions": 256,
+                "seconds": round(seconds, 1),
+                "peak_memory_gb": round(peak, 2),
+            }
+        )
         print(rows[-1], flush=True)
     return pd.DataFrame(rows)
 

@@ -3,45 +3,39 @@
 Guo et al., "Black-Box Tuning of Vision-Language Models with Effective Gradient
 Approximation", Findings of EMNLP 2023, arXiv 2312.15901.
 
-Read the package top-down:
+To understand CBBT read nine files, in this order:
 
-1. `blackbox`    the wall: what may be asked of a model, and what it costs
-2. `prompts`     contexts and class names; `text_tower` evaluates them fast
-3. `estimators`  gradients from losses alone
-4. `adapters`    small modules after the box
-5. `tuning`      the collaborative loop; `search`, the loop of the searches
-6. `methods`     one file per method
-7. `experiment`  a configuration (`config`) in, a record out
+1. `box.blackbox`          the wall: what may be asked of a model
+2. `box.ledger`            what it costs, and where a budget ends it
+3. `box.prompts`           contexts, class names and templates
+4. `gradients.estimators`  gradients from losses alone
+5. `gradients.directions`  where the perturbed prompts lie
+6. `adapters`              small modules after the box
+7. `learning.fitting`      what a method is given, and what it gives back
+8. `learning.tuning`       the collaborative loop
+9. `methods.cbbt`          the method itself
+
+All else hangs off them: `methods` (the peers), `data`, `runs` (the batch), `results`
+(tables and pictures), `mini_clip` (the making of the embedded model).
 """
 
-from cbbt.blackbox import BlackBox, WhiteBox, load_black_box, load_white_box
-from cbbt.config import RunConfig
-from cbbt.data import DataError, check_data, download_data, load_task
-from cbbt.estimators import GradientEstimate, estimate_gradient
-from cbbt.experiment import curves_table, load_records, run, runs_table
-from cbbt.ledger import BudgetExceeded, Ledger
-from cbbt.merging import merge_records
-from cbbt.methods import METHODS, Method
+import lazy_loader
 
-__all__ = [
-    "METHODS",
-    "BlackBox",
-    "BudgetExceeded",
-    "DataError",
-    "GradientEstimate",
-    "Ledger",
-    "Method",
-    "RunConfig",
-    "WhiteBox",
-    "check_data",
-    "curves_table",
-    "download_data",
-    "estimate_gradient",
-    "load_black_box",
-    "load_records",
-    "load_task",
-    "load_white_box",
-    "merge_records",
-    "run",
-    "runs_table",
-]
+# Each name is imported when it is first used: a figure needs no torch, a data set no model.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "box.blackbox": ["BlackBox", "WhiteBox", "load_black_box", "load_white_box"],
+        "box.ledger": ["BudgetExceeded", "Ledger"],
+        "data.check": ["check_data"],
+        "data.download": ["download_data"],
+        "data.load": ["load_task"],
+        "data.task": ["DataError"],
+        "gradients.estimators": ["GradientEstimate", "estimate_gradient"],
+        "methods": ["METHODS", "Method"],
+        "results.records": ["curves_table", "load_records", "runs_table"],
+        "runs.config": ["RunConfig"],
+        "runs.experiment": ["run"],
+        "runs.merging": ["merge_records"],
+    },
+)

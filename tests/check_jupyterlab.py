@@ -141,7 +141,13 @@ def main() -> int:
                     state = check(driver, path.name, token, options.out, options.seconds)
                 except Exception as error:  # one notebook's trouble must not hide the others'
                     state = {"passed": False, "errors": [f"{type(error).__name__}: {error}"]}
-                print(path.name, "passed" if state["passed"] else "FAILED", f"{time.monotonic() - begun:.0f} s", json.dumps(state), flush=True)
+                print(
+                    path.name,
+                    "passed" if state["passed"] else "FAILED",
+                    f"{time.monotonic() - begun:.0f} s",
+                    json.dumps(state),
+                    flush=True,
+                )
                 failed += [] if state["passed"] else [path.name]
         finally:
             driver.quit()

@@ -8,13 +8,13 @@ import pytest
 import torch
 from open_clip.transform import PreprocessCfg
 
-from cbbt.blackbox import BlackBox, WhiteBox
+from cbbt.box.blackbox import BlackBox, WhiteBox
+from cbbt.box.ledger import Ledger
+from cbbt.box.models import LoadedModel
 from cbbt.data.pixels import Pixels
 from cbbt.data.task import Item
-from cbbt.fitting import Support
-from cbbt.ledger import Ledger
-from cbbt.models import LoadedModel
-from cbbt.progress import Progress
+from cbbt.learning.fitting import Support
+from cbbt.learning.progress import Progress
 
 NAMES = ("cat", "sea or lake", "apple pie")
 TEXT = dict(context_length=32, vocab_size=49408, width=32, heads=4, layers=3)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cbbt.data import CARDS
+from cbbt.data.cards import CARDS
 
 COOP = Path(__file__).parents[2] / "shared" / "data" / "coop"
 SIZES = {"train": 6, "val": 3, "test": 2}  # images per class

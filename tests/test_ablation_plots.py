@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cbbt.ablation_plots import ablations, by_factor, changes
-from cbbt.figure_style import PAGE, save_figure
+from cbbt.results.plots.ablation import ablations, by_factor, changes
+from cbbt.results.plots.style import PAGE, save_figure
 
 from .test_plots import overlapping_texts
 

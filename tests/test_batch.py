@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from cbbt.tables import read_table
+from cbbt.results.tables import read_table
 
 ROOT = Path(__file__).parent.parent
 ASIDE = ["fit_seconds", "peak_megabytes", "commit"]  # columns of the table that are no result
@@ -37,7 +37,7 @@ def batch(grid: Path) -> subprocess.Popen:
 
 def failures(grid: Path) -> list[str]:
     """The lines of the batch's report on what failed."""
-    report = subprocess.run([sys.executable, "-m", "cbbt.report", grid], capture_output=True, text=True, check=True).stdout
+    report = subprocess.run([sys.executable, "-m", "cbbt.runs.report", grid], capture_output=True, text=True, check=True).stdout
     lines = report.splitlines()
     (head,) = [index for index, line in enumerate(lines) if "did not end" in line]
     return lines[head + 1 :]

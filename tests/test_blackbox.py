@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import cbbt
-from cbbt.blackbox import BlackBox, WhiteBox
-from cbbt.ledger import GRAINS
+from cbbt.box.blackbox import BlackBox, WhiteBox
+from cbbt.box.ledger import GRAINS
 
 NAMES = ["cat", "sea or lake", "apple pie"]
 
@@ -84,7 +84,9 @@ def test_white_box_gradient_equals_finite_differences(loaded):
     direction = torch.randn_like(context)
     step = 1e-5 * direction
     with torch.no_grad():
-        ahead, behind = (white.losses(white.encode_prompts(c, NAMES), images, labels)[0] for c in (context + step, context - step))
+        ahead, behind = (
+            white.losses(white.encode_prompts(c, NAMES), images, labels)[0] for c in (context + step, context - step)
+        )
     assert ((ahead - behind) / 2e-5).item() == pytest.approx((gradient * direction).sum().item(), rel=1e-6)
 
 
@@ -151,9 +153,7 @@ def test_losses_are_cross_entropies(box):
     text = torch.nn.functional.normalize(torch.randn(4, 3, 24), dim=-1)
     images = torch.nn.functional.normalize(torch.randn(5, 24), dim=-1)
     labels, offsets = torch.tensor([0, 1, 2, 1, 0]), torch.randn(5, 3)
-    expected = [
-        torch.nn.functional.cross_entropy(box.logit_scale * images @ t.T + offsets, labels).item() for t in text
-    ]
+    expected = [torch.nn.functional.cross_entropy(box.logit_scale * images @ t.T + offsets, labels).item() for t in text]
     assert box.losses(text, images, labels, offsets).tolist() == pytest.approx(expected, rel=1e-5)
 
 

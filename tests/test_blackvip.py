@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from cbbt.blackbox import BlackBox
-from cbbt.config import RunConfig
-from cbbt.fitting import Session
-from cbbt.image_decoder import ImageDecoder
-from cbbt.image_encoders import PrincipalComponents, TimmEncoder
-from cbbt.ledger import Ledger
+from cbbt.box.blackbox import BlackBox
+from cbbt.box.ledger import Ledger
+from cbbt.learning.fitting import Session
 from cbbt.methods.blackvip import BlackVip, fit
+from cbbt.methods.parts.image_decoder import ImageDecoder
+from cbbt.methods.parts.image_encoders import PrincipalComponents, TimmEncoder
+from cbbt.runs.config import RunConfig
 from cbbt.seeding import generator_for
 
 CPU = torch.device("cpu")
@@ -80,7 +80,9 @@ def test_many_decoders_at_once_equal_layers_one_by_one(image_size, width):
         with torch.no_grad():
             assert torch.allclose(layers(filled), picture, atol=1e-4)
     # deployed, the norms use what they are given
-    for layer, (mean, variance) in zip([m for m in layers if isinstance(m, nn.BatchNorm2d)], decoder.statistics(weights, codes, 3)):
+    for layer, (mean, variance) in zip(
+        [m for m in layers if isinstance(m, nn.BatchNorm2d)], decoder.statistics(weights, codes, 3)
+    ):
         layer.running_mean, layer.running_var = mean[0], variance[0]
     with torch.no_grad():
         deployed = decoder(weights[None], codes[:1], decoder.statistics(weights, codes, 3))[0]
@@ -126,7 +128,10 @@ def test_perturbed_passes_leave_the_norms_alone(box, pictured):
 
 def test_prompted_images_hold_valid_pixel_values(box, pictured):
     method = searcher(box, pictured, p_eps=1)
-    pixels, mean, std = pictured.pixels[range(12)], *(torch.tensor(box.preprocess_config[key])[:, None, None] for key in ("mean", "std"))
+    pixels, mean, std = (
+        pictured.pixels[range(12)],
+        *(torch.tensor(box.preprocess_config[key])[:, None, None] for key in ("mean", "std")),
+    )
     prompted = method.prompted(10 * method.w[None], pixels, method.codes)[0] * std + mean
     assert prompted.shape == pixels.shape and -1e-6 <= prompted.min() and prompted.max() <= 1 + 1e-6
     assert prompted.min() < 1e-6 and not torch.allclose(prompted, pixels * std + mean, atol=0.1)

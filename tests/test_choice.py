@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from cbbt.choice import best_setting, settings_table
+from cbbt.results.choice import best_setting, settings_table
 
 
 def runs(judge="validation"):

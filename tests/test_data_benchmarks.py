@@ -6,9 +6,10 @@ import io
 
 import pytest
 
-from cbbt.data import CARDS, DataError, load_task, split_digest
+from cbbt.data.cards import CARDS
 from cbbt.data.embedded import EMBEDDED as EMBEDDED_TASKS
-from cbbt.data.load import EMBEDDED
+from cbbt.data.load import EMBEDDED, load_task
+from cbbt.data.task import DataError, split_digest
 
 from .data_layouts import CLASSES, coop_root, split_entries, write, write_benchmark, write_split
 

@@ -2,7 +2,10 @@
 
 import pytest
 
-from cbbt.data import CARDS, DataError, check_data, load_task
+from cbbt.data.cards import CARDS
+from cbbt.data.check import check_data
+from cbbt.data.load import load_task
+from cbbt.data.task import DataError
 
 from .data_layouts import split_entries, write, write_benchmark, write_split
 

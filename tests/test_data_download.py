@@ -13,8 +13,10 @@ import pytest
 from scipy.io import savemat
 from torchvision import datasets
 
-from cbbt.data import CARDS, DataError, download_data, load_task
-from cbbt.data.download import SOURCES, Source
+from cbbt.data.cards import CARDS
+from cbbt.data.download import SOURCES, Source, download_data
+from cbbt.data.load import load_task
+from cbbt.data.task import DataError
 
 from .data_layouts import PICTURE, write, write_benchmark
 
@@ -95,20 +97,13 @@ ARCHIVES = {
     "food101": lambda s: served(s, {"food.tar.gz": packed({"food-101/images/a/b.jpg": PICTURE})}, "food-101"),
     "oxford_pets": lambda s: served(
         s,
-        {
-            "images.tar.gz": packed({"images/b.jpg": PICTURE}),
-            "annotations.tar.gz": packed({"annotations/test.txt": b"b 1 1 1"}),
-        },
+        {"images.tar.gz": packed({"images/b.jpg": PICTURE}), "annotations.tar.gz": packed({"annotations/test.txt": b"b 1 1 1"})},
     ),
     "oxford_flowers": lambda s: served(s, {"102.tgz": packed({"jpg/b.jpg": PICTURE}), "setid.mat": b"mat"}),
     "fgvc_aircraft": lambda s: served(s, {"f.tar.gz": packed({"f/data/images/b.jpg": PICTURE})}, "f/data"),
     "caltech101": lambda s: served(
         s,
-        {
-            "caltech-101.zip": packed(
-                {"caltech-101/101.tar.gz": packed({"101_ObjectCategories/a/b.jpg": PICTURE})}, "zip"
-            )
-        },
+        {"caltech-101.zip": packed({"caltech-101/101.tar.gz": packed({"101_ObjectCategories/a/b.jpg": PICTURE})}, "zip")},
         "caltech-101",
     ),
 }

@@ -4,8 +4,9 @@ import shutil
 
 import pytest
 
-from cbbt.data import DataError, load_task, split_digest
 from cbbt.data.folders import fixed_split
+from cbbt.data.load import load_task
+from cbbt.data.task import DataError, split_digest
 
 from .data_layouts import PICTURE, write
 

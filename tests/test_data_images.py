@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from cbbt.data import Item
 from cbbt.data.augment import AUGMENTATIONS, Augmentation, _crop
+from cbbt.data.task import Item
 
 CONFIG = {"size": 20, "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4), "interpolation": "bicubic"}
 PIXELS = np.random.default_rng(0).integers(0, 255, (24, 36, 3), np.uint8)
@@ -93,7 +93,9 @@ def test_crops_are_torchvisions(generator):
     assert areas.min() > 0.495 and areas.max() < 1.005 and ratios.min() > 0.74 and ratios.max() < 1.35
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        theirs = [transforms.RandomResizedCrop.get_params(Image.new("1", (500, 300)), (0.5, 1), (3 / 4, 4 / 3)) for _ in range(2000)]
+        theirs = [
+            transforms.RandomResizedCrop.get_params(Image.new("1", (500, 300)), (0.5, 1), (3 / 4, 4 / 3)) for _ in range(2000)
+        ]
     assert torch.allclose(boxes.double().mean(0), torch.tensor(theirs).double().mean(0), rtol=0.05)
     for height, width in ((500, 20), (20, 500), (1, 7), (7, 1)):  # strips: no crop of these ratios is large enough
         image = Image.new("1", (width, height))

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from cbbt.data import CARDS, DataError, Item, draw_shots, load_task
+from cbbt.data.cards import CARDS
+from cbbt.data.load import load_task
+from cbbt.data.task import DataError, Item, draw_shots
 
 from .data_layouts import COOP, coop_root, write_benchmark
 

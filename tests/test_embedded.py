@@ -8,13 +8,11 @@ import torch
 
 from cbbt.data.embedded import EMBEDDED, NAMES, embedded_task
 from cbbt.data.task import DataError, draw_shots, labels_of
-from cbbt.mini_clip import MiniTokenizer, captions, load_mini_clip
+from cbbt.mini_clip import captions
+from cbbt.mini_clip.model import MiniTokenizer, load_mini_clip
 from cbbt.mini_clip.pretrain import zero_shot_accuracy
 
-SIZES = {
-    "digits": (400, 200, 1197), "landcover": (640, 400, 2000),
-    "textures": (1024, 640, 2000), "shapes": (896, 560, 2002),
-}
+SIZES = {"digits": (400, 200, 1197), "landcover": (640, 400, 2000), "textures": (1024, 640, 2000), "shapes": (896, 560, 2002)}
 FLOORS = {"digits": 60, "landcover": 60, "textures": 65, "shapes": 60}  # zero-shot on the validation split, in percent
 
 

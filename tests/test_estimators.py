@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from cbbt.directions import DIRECTIONS, family, guided, principal_directions, remembering, sphere, subspace
-from cbbt.estimators import default_epsilon, estimate_gradient
-from cbbt.gradient_theory import expected, expected_guided, expected_in_subspace, expected_with_noise
+from cbbt.gradients.directions import DIRECTIONS, family, guided, principal_directions, remembering, sphere, subspace
+from cbbt.gradients.estimators import default_epsilon, estimate_gradient
+from cbbt.gradients.theory import expected, expected_guided, expected_in_subspace, expected_with_noise
 
 D = 16
 UNIT = ("sphere", "coordinate", "orthogonal")
@@ -60,7 +60,9 @@ def test_unbiased_with_the_stated_variance(name, q):
     assert_mean(errors, expected(q, D, name).norm_ratio ** 2 - 1)
 
 
-@pytest.mark.parametrize("name, neglected", [("gaussian", 0), ("sphere", 2), ("rademacher", 2), ("spsa", 1), ("orthogonal", 0), ("coordinate", 0)])
+@pytest.mark.parametrize(
+    "name, neglected", [("gaussian", 0), ("sphere", 2), ("rademacher", 2), ("spsa", 1), ("orthogonal", 0), ("coordinate", 0)]
+)
 @pytest.mark.parametrize("q", [1, 2, 8, 32, 40])
 def test_cosines_follow_their_laws(name, neglected, q):
     """`neglected` is the order in 1/d that the law leaves out, relative to the mean; 0: nothing."""

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 import cbbt
-from cbbt.config import method_configs
-from cbbt.experiment import RECORD
+from cbbt.results.records import RECORD
+from cbbt.runs.config import method_configs
 
 QUICK = {"dataset": "digits", "shots": 2, "epochs": 3, "q": 8, "views": 2}
 # What a kill may change: how long it took, how much memory, and what had to be asked again.
@@ -24,20 +24,23 @@ def lasting(record: dict) -> dict:
     return {key: value for key, value in record.items() if key not in EPHEMERAL}
 
 
-@pytest.mark.parametrize("settings, error, message", [
-    ({"method": "cbtt"}, ValueError, "method='cbtt' is unknown, choose from zero_shot"),
-    ({"position": "left"}, ValueError, "end, middle, front"),
-    ({"shots": -1}, ValueError, "shots must be at least 0"),
-    ({"shots": 0}, ValueError, "'cbbt' needs shots ≥ 1"),
-    ({"shots": 2.5}, TypeError, "shots must be int, got 2.5"),
-    ({"split": "zhou"}, ValueError, "coop, torchvision"),
-    ({"class_names": "cat"}, TypeError, "class_names must be"),
-    ({"q": True}, TypeError, "q must be int"),
-    ({"epsilon": -1.0}, ValueError, "epsilon must be positive or None"),
-    ({"adapter_ratio": 1.5}, ValueError, r"\[0, 1\], got 1.5"),
-    ({"prompt_lr": 0}, ValueError, "prompt_lr must be positive"),
-    ({"augmentation": "auto"}, ValueError, "cbbt, crop, none"),
-])
+@pytest.mark.parametrize(
+    "settings, error, message",
+    [
+        ({"method": "cbtt"}, ValueError, "method='cbtt' is unknown, choose from zero_shot"),
+        ({"position": "left"}, ValueError, "end, middle, front"),
+        ({"shots": -1}, ValueError, "shots must be at least 0"),
+        ({"shots": 0}, ValueError, "'cbbt' needs shots ≥ 1"),
+        ({"shots": 2.5}, TypeError, "shots must be int, got 2.5"),
+        ({"split": "zhou"}, ValueError, "coop, torchvision"),
+        ({"class_names": "cat"}, TypeError, "class_names must be"),
+        ({"q": True}, TypeError, "q must be int"),
+        ({"epsilon": -1.0}, ValueError, "epsilon must be positive or None"),
+        ({"adapter_ratio": 1.5}, ValueError, r"\[0, 1\], got 1.5"),
+        ({"prompt_lr": 0}, ValueError, "prompt_lr must be positive"),
+        ({"augmentation": "auto"}, ValueError, "cbbt, crop, none"),
+    ],
+)
 def test_wrong_settings_are_named(settings, error, message):
     with pytest.raises(error, match=message):
         cbbt.RunConfig("digits", **settings)
@@ -92,8 +95,10 @@ def test_an_unknown_dataset_is_refused_with_the_choices():
 def test_run_id_depends_on_every_setting_and_on_nothing_else():
     base = cbbt.RunConfig("digits")
     assert base.run_id == cbbt.RunConfig("digits").run_id
-    changed = {dataclasses.replace(base, **change).run_id for change in
-               ({"q": 65}, {"seed": 2}, {"epsilon": 0.1}, {"judge": "validation"}, {"position": "front"})}
+    changed = {
+        dataclasses.replace(base, **change).run_id
+        for change in ({"q": 65}, {"seed": 2}, {"epsilon": 0.1}, {"judge": "validation"}, {"position": "front"})
+    }
     assert len(changed | {base.run_id}) == 6
     words = [{"split": "torchvision"}, {"template": "{}"}, {"class_names": ("a", "b")}]
     assert len({dataclasses.replace(base, **change).run_id for change in words} | {base.run_id}) == 4

@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 
 import cbbt
-from cbbt.data import DataError, Item, feature_cache, features
+from cbbt.box.blackbox import BlackBox
+from cbbt.box.ledger import BudgetExceeded, Ledger
+from cbbt.data import feature_cache, features
 from cbbt.data.features import encode_items, encode_views
-from cbbt.blackbox import BlackBox
-from cbbt.ledger import BudgetExceeded, Ledger
+from cbbt.data.task import DataError, Item
 from tests.conftest import tiny_loaded
 
 DRAWING = {"views": 3, "augmentation": "cbbt", "mirror": True, "seed": 1}

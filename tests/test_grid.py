@@ -7,16 +7,23 @@ import nbformat
 import pytest
 import yaml
 
-from cbbt.data import DataError
-from cbbt.config import method_configs
-from cbbt.grid import Cell, Grid
-from cbbt.tables import read_table
+from cbbt.data.task import DataError
+from cbbt.results.tables import read_table
+from cbbt.runs.config import method_configs
+from cbbt.runs.grid import Cell, Grid
 
 ROOT = Path(__file__).parent.parent
 GOOD = {
-    "datasets": ["digits", "shapes"], "methods": ["zero_shot", "cbbt"], "shots": [1, 4], "seeds": [1, 2],
-    "results": "r", "tables": "t", "figures": "f", "settings": {"q": 8},
-    "per_dataset": {"shapes": {"epochs": 7, "q": 9}}, "per_method": {"cbbt": {"epochs": 3}},
+    "datasets": ["digits", "shapes"],
+    "methods": ["zero_shot", "cbbt"],
+    "shots": [1, 4],
+    "seeds": [1, 2],
+    "results": "r",
+    "tables": "t",
+    "figures": "f",
+    "settings": {"q": 8},
+    "per_dataset": {"shapes": {"epochs": 7, "q": 9}},
+    "per_method": {"cbbt": {"epochs": 3}},
 }
 
 
@@ -30,8 +37,12 @@ def test_shipped_grids_are_valid(path):
 def test_cells_and_settings():
     grid = Grid.from_dict(GOOD)
     assert [cell.name for cell in grid.cells()] == [
-        "digits.cbbt.4shot.default", "shapes.cbbt.4shot.default", "digits.cbbt.1shot.default", "shapes.cbbt.1shot.default",
-        "digits.zero_shot.0shot.default", "shapes.zero_shot.0shot.default",
+        "digits.cbbt.4shot.default",
+        "shapes.cbbt.4shot.default",
+        "digits.cbbt.1shot.default",
+        "shapes.cbbt.1shot.default",
+        "digits.zero_shot.0shot.default",
+        "shapes.zero_shot.0shot.default",
     ]
     first, second = grid.configs(Cell("shapes", ("cbbt",), 4, "default"))
     assert (first.seed, second.seed, first.shots, first.q, first.epochs) == (1, 2, 4, 9, 3)
@@ -75,36 +86,39 @@ def test_a_cells_notebook_makes_the_runs_of_the_grid(path):
         assert method_configs(cell.methods, grid.seeds, names["settings"], common) == grid.configs(cell)
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"dataset": ["digits"]}, "unknown key 'dataset'.*datasets"),
-    ({"methods": ["cbt"]}, "'cbt' is unknown, choose from zero_shot, coop"),
-    ({"shots": []}, "at least one entry"),
-    ({"shots": ["four"]}, r"shots must be a list with at least one entry, each a whole number, got \['four'\]"),
-    ({"shots": 4}, "shots must be a list"),
-    ({"seeds": [1, True]}, "seeds must be a list .* whole number"),
-    ({"seeds": [1, 1]}, "seeds has 1 twice"),
-    ({"datasets": [["digits"]]}, "datasets must be a list .* text"),
-    ({"results": 3}, "results must be text, got 3"),
-    ({"tables": ["t"]}, "tables must be text"),
-    ({"figures": None}, "figures must be text, got None"),
-    ({"data_root": {}}, "data_root must be text"),
-    ({"cache": True}, "cache must be text, got True"),
-    ({"workers": "2"}, "workers must be a whole number, got '2'"),
-    ({"workers": -1}, "workers must be at least 0"),
-    ({"settings": ["q"]}, "settings must be a mapping"),
-    ({"settings": {"shots": 4}}, "settings sets shots: that is for the lists"),
-    ({"per_method": {"cbbt": 3}}, "per_method.cbbt must be a mapping, got 3"),
-    ({"variants": {}}, "variants must have at least one entry"),
-    ({"variants": {"a": None}}, "variants.a must be a mapping, got None"),
-    ({"variants": {"a": {"methods": ["coop"]}}}, "variants.a names 'coop', choose from zero_shot, cbbt"),
-    ({"notebook_per": "cell"}, "notebook_per='cell' is unknown, choose from shots, method"),
-    ({"gradient": {"datset": "digits"}}, "unknown parameter 'datset': did you mean dataset"),
-    ({"gradient": {"repeats": "many"}}, "parameter repeats must be int, got 'many'"),
-    ({"settings": {"qq": 3}}, "unknown setting 'qq'; nearest: q"),
-    ({"settings": {"q": 0}}, "q must be at least 1"),
-    ({"per_method": {"coops": {}}}, "'coops', choose from zero_shot"),
-    ({"per_dataset": {"dtd": {}}}, "'dtd', choose from digits, shapes"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"dataset": ["digits"]}, "unknown key 'dataset'.*datasets"),
+        ({"methods": ["cbt"]}, "'cbt' is unknown, choose from zero_shot, coop"),
+        ({"shots": []}, "at least one entry"),
+        ({"shots": ["four"]}, r"shots must be a list with at least one entry, each a whole number, got \['four'\]"),
+        ({"shots": 4}, "shots must be a list"),
+        ({"seeds": [1, True]}, "seeds must be a list .* whole number"),
+        ({"seeds": [1, 1]}, "seeds has 1 twice"),
+        ({"datasets": [["digits"]]}, "datasets must be a list .* text"),
+        ({"results": 3}, "results must be text, got 3"),
+        ({"tables": ["t"]}, "tables must be text"),
+        ({"figures": None}, "figures must be text, got None"),
+        ({"data_root": {}}, "data_root must be text"),
+        ({"cache": True}, "cache must be text, got True"),
+        ({"workers": "2"}, "workers must be a whole number, got '2'"),
+        ({"workers": -1}, "workers must be at least 0"),
+        ({"settings": ["q"]}, "settings must be a mapping"),
+        ({"settings": {"shots": 4}}, "settings sets shots: that is for the lists"),
+        ({"per_method": {"cbbt": 3}}, "per_method.cbbt must be a mapping, got 3"),
+        ({"variants": {}}, "variants must have at least one entry"),
+        ({"variants": {"a": None}}, "variants.a must be a mapping, got None"),
+        ({"variants": {"a": {"methods": ["coop"]}}}, "variants.a names 'coop', choose from zero_shot, cbbt"),
+        ({"notebook_per": "cell"}, "notebook_per='cell' is unknown, choose from shots, method"),
+        ({"gradient": {"datset": "digits"}}, "unknown parameter 'datset': did you mean dataset"),
+        ({"gradient": {"repeats": "many"}}, "parameter repeats must be int, got 'many'"),
+        ({"settings": {"qq": 3}}, "unknown setting 'qq'; nearest: q"),
+        ({"settings": {"q": 0}}, "q must be at least 1"),
+        ({"per_method": {"coops": {}}}, "'coops', choose from zero_shot"),
+        ({"per_dataset": {"dtd": {}}}, "'dtd', choose from digits, shapes"),
+    ],
+)
 def test_mistakes_are_named(change, message):
     with pytest.raises((ValueError, TypeError, NameError), match=message):
         Grid.from_dict(GOOD | change)
@@ -116,7 +130,7 @@ def test_missing_keys_are_named():
 
 
 def test_the_papers_grid_has_each_cards_epochs():
-    from cbbt.data import CARDS
+    from cbbt.data.cards import CARDS
 
     grid = Grid.from_dict(yaml.safe_load((ROOT / "configs" / "paper.yaml").read_text()))
     assert set(grid.datasets) == set(CARDS)

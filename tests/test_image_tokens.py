@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import cbbt
-from cbbt.blackbox import BlackBox
-from cbbt.image_tokens import token_width
+from cbbt.box.blackbox import BlackBox
+from cbbt.box.image_tokens import token_width
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from scipy.linalg import orthogonal_procrustes
 
-from cbbt.config import RunConfig
 from cbbt.methods.lfa import aligned, best_shrinkage, disturbed, reranking_loss, shrunk
+from cbbt.runs.config import RunConfig
 from tests.test_tuning import fit
 
 

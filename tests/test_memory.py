@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cbbt import memory
+from cbbt.box import memory
 
 CPU = torch.device("cpu")
 
@@ -18,12 +18,15 @@ def test_the_control_groups_limit_counts(monkeypatch, tmp_path):
     assert memory.installed_memory(CPU) == 2**30
 
 
-@pytest.mark.parametrize("installed, bytes_each, most, expected", [
-    (2**34, 2**10, None, 2**20),
-    (2**34 + 12345, 2**10, None, 2**20),  # machines that differ by a little chunk alike
-    (2**34, 2**10, 8192, 8192),
-    (2**20, 2**30, None, 1),  # too little for one: one is tried all the same
-])
+@pytest.mark.parametrize(
+    "installed, bytes_each, most, expected",
+    [
+        (2**34, 2**10, None, 2**20),
+        (2**34 + 12345, 2**10, None, 2**20),  # machines that differ by a little chunk alike
+        (2**34, 2**10, 8192, 8192),
+        (2**20, 2**30, None, 1),  # too little for one: one is tried all the same
+    ],
+)
 def test_chunks_are_powers_of_two(monkeypatch, installed, bytes_each, most, expected):
     monkeypatch.setattr(memory, "installed_memory", lambda device: installed)
     assert memory.chunk_size(CPU, bytes_each, most) == expected
@@ -47,7 +50,7 @@ def test_little_memory_changes_no_answer(box, monkeypatch):
 
 
 def test_tf32_is_off_within_and_as_before_after(box):
-    from cbbt.blackbox import full_precision
+    from cbbt.box.blackbox import full_precision
 
     torch.backends.cuda.matmul.allow_tf32 = True
     try:

@@ -6,7 +6,7 @@ import math
 import pytest
 
 import cbbt
-from cbbt.experiment import RECORD
+from cbbt.results.records import RECORD
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +43,15 @@ def test_a_conflict_stops_everything_before_the_first_copy(records, tmp_path):
     assert [folder.name for folder in (tmp_path / "here").iterdir()] == [second]
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"config": {"dataset": "digits", "epoch": 3}}, "no valid configuration: unknown setting 'epoch'"),
-    ({"run_id": "digits"}, "is called digits, but its configuration is that of"),
-    ({"scores": {"test_accuracy": math.nan}}, "test_accuracy should be a percentage, got nan"),
-    ({"scores": {"test_accuracy": 101}}, "should be a percentage"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"config": {"dataset": "digits", "epoch": 3}}, "no valid configuration: unknown setting 'epoch'"),
+        ({"run_id": "digits"}, "is called digits, but its configuration is that of"),
+        ({"scores": {"test_accuracy": math.nan}}, "test_accuracy should be a percentage, got nan"),
+        ({"scores": {"test_accuracy": 101}}, "should be a percentage"),
+    ],
+)
 def test_malformed_records_are_named(records, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         cbbt.merge_records(lay(tmp_path / "there", records, **changes), tmp_path / "here")

@@ -8,9 +8,9 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from cbbt.mini_clip import MiniTokenizer, build_mini_clip, captions, load_mini_clip, pretrain, world
+from cbbt.mini_clip import captions, pretrain, world
 from cbbt.mini_clip.landcover import LANDS
-from cbbt.mini_clip.model import vocabulary
+from cbbt.mini_clip.model import MiniTokenizer, build_mini_clip, load_mini_clip, vocabulary
 from cbbt.mini_clip.shapes import SHAPES
 from cbbt.mini_clip.styles import STYLES
 from cbbt.mini_clip.symbols import DOTS, MAP_SIGNS
@@ -44,9 +44,16 @@ def test_the_pool_does_not_depend_on_the_number_of_processes():
     assert np.array_equal(one[523], world.sample(0, 523)[0])
 
 
-@pytest.mark.parametrize("drawn, named", [
-    (SHAPES, captions.SHAPES), (TEXTURES, captions.TEXTURES), (LANDS, captions.LANDS),
-    (DOTS, captions.DIGITS), (MAP_SIGNS, captions.LANDS)])
+@pytest.mark.parametrize(
+    "drawn, named",
+    [
+        (SHAPES, captions.SHAPES),
+        (TEXTURES, captions.TEXTURES),
+        (LANDS, captions.LANDS),
+        (DOTS, captions.DIGITS),
+        (MAP_SIGNS, captions.LANDS),
+    ],
+)
 def test_everything_drawn_has_names(drawn, named):
     assert set(drawn) == set(named)
 

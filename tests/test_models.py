@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 import cbbt
-from cbbt.blackbox import BlackBox
-from cbbt.models import ModelError, load_model
-from cbbt.text_tower import TextTower
+from cbbt.box.blackbox import BlackBox
+from cbbt.box.models import ModelError, load_model
+from cbbt.box.text_tower import TextTower
 from tests.conftest import TEXT, VISION
 
 CPU = torch.device("cpu")
@@ -86,10 +86,13 @@ def test_an_archive_loads_with_its_own_activation(weights, tmp_path, quick):
             load_model("tiny-clip-quick", tmp_path / "archive.pt", CPU)
 
 
-@pytest.mark.parametrize("name, message", [
-    ("tiny-clip-wider", r"do not fit 'tiny-clip-wider'; shape: .*expected .*64.* got .*32"),
-    ("tiny-clip-longer", r"shape: positional_embedding: expected \(40, 32\), got \(32, 32\)"),
-])
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("tiny-clip-wider", r"do not fit 'tiny-clip-wider'; shape: .*expected .*64.* got .*32"),
+        ("tiny-clip-longer", r"shape: positional_embedding: expected \(40, 32\), got \(32, 32\)"),
+    ],
+)
 def test_other_shapes_are_refused_not_resized(weights, tmp_path, name, message):
     with pytest.raises(ModelError, match=message):
         load_model(name, saved(weights, tmp_path / "w.pt"), CPU)
@@ -206,13 +209,16 @@ def test_full_size_images_equal_open_clips_own_function(full_size):
     assert torch.allclose(box.encode_images(pixels), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name, causal", [
-    ("EVA02-B-16", True),
-    ("convnext_base", True),
-    ("ViTamin-S", True),
-    ("coca_ViT-B-32", False),  # a class token behind the text
-    ("MobileCLIP-S1", False),  # no causal mask
-])
+@pytest.mark.parametrize(
+    "name, causal",
+    [
+        ("EVA02-B-16", True),
+        ("convnext_base", True),
+        ("ViTamin-S", True),
+        ("coca_ViT-B-32", False),  # a class token behind the text
+        ("MobileCLIP-S1", False),  # no causal mask
+    ],
+)
 def test_other_families_equal_their_own_encode_text(name, causal):
     loaded = load_model(name, None, CPU)
     tower = TextTower(loaded.model, loaded.tokenizer)

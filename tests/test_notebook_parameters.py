@@ -36,7 +36,12 @@ def session(injected: str = "", declared: str = DECLARED) -> dict:
 def test_defaults_are_read():
     p = read_parameters(session())
     assert vars(p) == {
-        "dataset": "digits", "methods": ["cbbt"], "shots": 16, "rate": 0.1, "pretrained": "default", "settings": {},
+        "dataset": "digits",
+        "methods": ["cbbt"],
+        "shots": 16,
+        "rate": 0.1,
+        "pretrained": "default",
+        "settings": {},
     }
 
 
@@ -60,8 +65,15 @@ def test_a_misspelt_name_stops_with_the_right_one():
         read_parameters(session("shot = 4"))
 
 
-@pytest.mark.parametrize("line, expected", [('shots = "many"', "shots must be int"), ("shots = True", "shots must be int"),
-                                            ("dataset = 3", "dataset must be str"), ('rate = "x"', "rate must be float")])
+@pytest.mark.parametrize(
+    "line, expected",
+    [
+        ('shots = "many"', "shots must be int"),
+        ("shots = True", "shots must be int"),
+        ("dataset = 3", "dataset must be str"),
+        ('rate = "x"', "rate must be float"),
+    ],
+)
 def test_a_wrong_type_is_named(line, expected):
     with pytest.raises(TypeError, match=expected):
         read_parameters(session(line))

@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from cbbt.methods import METHODS
-from cbbt.peers import access_table, improves, peers_table
-from cbbt.tables import peer_table
+from cbbt.catalogue import CATALOGUE
+from cbbt.results.peers import access_table, improves, peers_table
+from cbbt.results.statistics import peer_table
 
 ACCURACY = {"zero_shot": [60, 60], "zip": [70, 72], "cbbt": [80, 84], "lfa": [58, 59]}  # seeds 1, 2 on data set "a"
 RUNS = pd.DataFrame(
@@ -21,7 +21,7 @@ def test_accuracy_and_price_stand_side_by_side():
     assert list(table.index) == ["CBBT", "ZIP", "Zero-shot CLIP", "LFA"]
     assert table.loc["ZIP", "accuracy"] == 72 and table.loc["ZIP", "sd"] == pytest.approx(2**0.5)
     assert pd.isna(table.loc["Zero-shot CLIP", "sd"]) and table.loc["ZIP", "seeds"] == 2
-    assert table.loc["ZIP", "loss queries"] == 150 and table.loc["ZIP", "access"] == METHODS["zip"].access
+    assert table.loc["ZIP", "loss queries"] == 150 and table.loc["ZIP", "access"] == CATALOGUE["zip"].access
 
 
 def test_who_improves_on_zero_shot():
@@ -29,8 +29,8 @@ def test_who_improves_on_zero_shot():
 
 
 def test_every_method_says_what_it_needs():
-    table = access_table(METHODS)
-    assert len(table) == len(METHODS) and (table.needs.str.len() > 0).all() and (table.tunes.str.len() > 0).all()
+    table = access_table(CATALOGUE)
+    assert len(table) == len(CATALOGUE) and (table.needs.str.len() > 0).all() and (table.tunes.str.len() > 0).all()
 
 
 def test_holms_rule_multiplies_the_smallest_p_by_the_number_of_tests():

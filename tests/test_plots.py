@@ -9,11 +9,14 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from cbbt import comparison_plots, plots, speed_plots
-from cbbt.diagram import method_diagram
-from cbbt.figure_style import COLUMN, PAGE, STYLE, VENUES, save_figure
+from cbbt.catalogue import CATALOGUE
 from cbbt.methods import METHODS
-from cbbt.tables import mean_ranks, read_table
+from cbbt.results.plots import accuracy, comparison, speed
+from cbbt.results.plots.diagram import method_diagram
+from cbbt.results.plots.parts import look
+from cbbt.results.plots.style import COLUMN, PAGE, STYLE, VENUES, save_figure
+from cbbt.results.statistics import mean_ranks
+from cbbt.results.tables import read_table
 
 DATA = Path(__file__).parent.parent / "figures" / "data"
 
@@ -48,17 +51,17 @@ def grid(datasets=DATASETS, methods=tuple(GAINS), shots=(1, 16), seeds=(1, 2, 3)
 
 RUNS, CURVES = grid()
 FIGURES = {  # name → function of (runs, curves)
-    "accuracy_against_shots": lambda runs, curves: plots.accuracy_against_shots(runs),
-    "accuracy_against_queries": lambda runs, curves: plots.accuracy_against_queries(curves, 16),
-    "accuracy_against_images": lambda runs, curves: plots.accuracy_against_images(runs),
-    "anytime": lambda runs, curves: plots.anytime(curves, 16),
-    "training_curves": lambda runs, curves: plots.training_curves(curves, "digits", 16),
-    "gain_over_zero_shot": lambda runs, curves: comparison_plots.gain_over_zero_shot(runs, 16, ("cbbt", "adapter")),
-    "gain_over_peers": lambda runs, curves: comparison_plots.gain_over_peers(runs, 16),
-    "selection_comparison": lambda runs, curves: comparison_plots.selection_comparison(runs, 16),
-    "paired_differences": lambda runs, curves: comparison_plots.paired_differences(runs, 16),
-    "critical_difference": lambda runs, curves: comparison_plots.critical_difference(runs, 16),
-    "differences_by_shots": lambda runs, curves: comparison_plots.differences_by_shots(runs),
+    "accuracy_against_shots": lambda runs, curves: accuracy.accuracy_against_shots(runs),
+    "accuracy_against_queries": lambda runs, curves: accuracy.accuracy_against_queries(curves, 16),
+    "accuracy_against_images": lambda runs, curves: accuracy.accuracy_against_images(runs),
+    "anytime": lambda runs, curves: accuracy.anytime(curves, 16),
+    "training_curves": lambda runs, curves: accuracy.training_curves(curves, "digits", 16),
+    "gain_over_zero_shot": lambda runs, curves: comparison.gain_over_zero_shot(runs, 16, ("cbbt", "adapter")),
+    "gain_over_peers": lambda runs, curves: comparison.gain_over_peers(runs, 16),
+    "selection_comparison": lambda runs, curves: comparison.selection_comparison(runs, 16),
+    "paired_differences": lambda runs, curves: comparison.paired_differences(runs, 16),
+    "critical_difference": lambda runs, curves: comparison.critical_difference(runs, 16),
+    "differences_by_shots": lambda runs, curves: comparison.differences_by_shots(runs),
     "method_diagram": lambda runs, curves: method_diagram(),
 }
 NEEDS = {
@@ -122,7 +125,11 @@ def clipped_texts(figure) -> list[str]:
     texts = [text for text in texts if text.get_text().strip()]
     boxes = [text.get_window_extent().shrunk(0.98, 0.98) for text in texts]
     page = figure.bbox
-    return [text.get_text() for text, box in zip(texts, boxes) if not (page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1)]
+    return [
+        text.get_text()
+        for text, box in zip(texts, boxes)
+        if not (page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1)
+    ]
 
 
 def overlapping_texts(figure) -> list[tuple[str, str]]:
@@ -136,10 +143,7 @@ def overlapping_texts(figure) -> list[tuple[str, str]]:
     texts = [text for text in texts if text.get_text().strip() and text.get_visible()]
     boxes = [text.get_window_extent().shrunk(0.98, 0.8) for text in texts]
     return [
-        (texts[i].get_text(), texts[j].get_text())
-        for i in range(len(texts))
-        for j in range(i)
-        if boxes[i].overlaps(boxes[j])
+        (texts[i].get_text(), texts[j].get_text()) for i in range(len(texts)) for j in range(i) if boxes[i].overlaps(boxes[j])
     ]
 
 
@@ -149,11 +153,11 @@ def tick_labels(axis) -> list:
 
 
 def lines_of(ax, method):
-    return [line for line in ax.lines if line.get_color() == plots.LOOK[method][0]]
+    return [line for line in ax.lines if line.get_color() == CATALOGUE[method].colour]
 
 
 def test_lines_are_means_over_seeds_with_a_band():
-    ax = plots.accuracy_against_shots(RUNS).axes[0]
+    ax = accuracy.accuracy_against_shots(RUNS).axes[0]
     expected = RUNS[(RUNS.dataset == "digits") & (RUNS.method == "cbbt")].groupby("shots").test_accuracy
     (line,) = lines_of(ax, "cbbt")
     assert line.get_xydata().tolist() == pytest.approx(expected.mean().reset_index().to_numpy())
@@ -165,14 +169,14 @@ def test_lines_are_means_over_seeds_with_a_band():
 
 def test_the_mean_panel_leaves_out_seeds_without_every_data_set():
     runs, _ = SHAPES["missing runs"]
-    figure = plots.accuracy_against_shots(runs)
+    figure = accuracy.accuracy_against_shots(runs)
     panel = next(ax for ax in figure.axes if ax.get_title() == "mean of 4 data sets")
     complete = RUNS[(RUNS.method == "cbbt") & (RUNS.shots == 16) & (RUNS.seed != 2)].test_accuracy.mean()
     assert lines_of(panel, "cbbt")[0].get_ydata()[-1] == pytest.approx(complete)
 
 
 def test_a_method_that_asks_no_prompts_is_a_dotted_line():
-    ax = plots.accuracy_against_queries(CURVES, 16).axes[0]
+    ax = accuracy.accuracy_against_queries(CURVES, 16).axes[0]
     last = CURVES[(CURVES.dataset == "digits") & (CURVES.method == "adapter") & (CURVES.shots == 16) & (CURVES.epoch == 6)]
     (dotted,) = [line for line in lines_of(ax, "adapter") if line.get_linestyle() == ":"]
     assert dotted.get_ydata()[0] == pytest.approx(last.test_accuracy.mean())
@@ -180,48 +184,51 @@ def test_a_method_that_asks_no_prompts_is_a_dotted_line():
 
 
 def test_bars_are_sorted_gains_and_every_seed_is_a_dot():
-    ax = comparison_plots.gain_over_zero_shot(RUNS, 16).axes[0]
+    ax = comparison.gain_over_zero_shot(RUNS, 16).axes[0]
     widths = [bar.get_width() for bar in ax.patches]
     assert widths[:-1] == sorted(widths[:-1], reverse=True) and widths[-1] == pytest.approx(np.mean(widths[:-1]))
     assert sum(len(line.get_xdata()) for line in lines_of(ax, "cbbt")) == 3 * (len(DATASETS) + 1)
 
 
 def test_every_pair_is_a_dot():
-    ax = comparison_plots.paired_differences(RUNS, 16, "cbbt", "adapter").axes[0]
+    ax = comparison.paired_differences(RUNS, 16, "cbbt", "adapter").axes[0]
     wide = RUNS[RUNS.shots == 16].pivot(index=["dataset", "seed"], columns="method", values="test_accuracy")
     drawn = [x for line in lines_of(ax, "cbbt") for x in line.get_xdata()]
     assert sorted(drawn) == pytest.approx(sorted([*(wide.cbbt - wide.adapter)] * 2))  # per data set, and all pairs
 
 
 def test_a_method_is_compared_with_every_other_but_zero_shot():
-    figure = comparison_plots.gain_over_peers(RUNS, 16)
+    figure = comparison.gain_over_peers(RUNS, 16)
     panels = {ax.get_title(): ax for ax in figure.axes if ax.axison}
     assert list(panels) == [*DATASETS, "all pairs"]
-    assert [text.get_text() for text in panels["digits"].get_yticklabels()] == [METHODS[name].label for name in ("coop", "adapter", "tip_adapter")]
+    assert [text.get_text() for text in panels["digits"].get_yticklabels()] == [
+        CATALOGUE[name].label for name in ("coop", "adapter", "tip_adapter")
+    ]
     wide = RUNS[(RUNS.shots == 16) & (RUNS.dataset == "digits")].pivot(index="seed", columns="method", values="test_accuracy")
     dots, mean = lines_of(panels["digits"], "adapter")[0], panels["digits"].lines[5]  # dots, bar, mean of each peer in turn
     assert dots.get_xdata().tolist() == pytest.approx((wide.cbbt - wide.adapter).tolist())
     assert mean.get_xdata()[0] == pytest.approx((wide.cbbt - wide.adapter).mean())
     with pytest.raises(ValueError, match="no other method shares"):
-        comparison_plots.gain_over_peers(RUNS[RUNS.method.isin(["zero_shot", "cbbt"])], 16)
+        comparison.gain_over_peers(RUNS[RUNS.method.isin(["zero_shot", "cbbt"])], 16)
 
 
 def test_wrong_names_and_numbers_are_met_with_the_choices():
     with pytest.raises(ValueError, match="no row of method 'cbtt'; the table has .*cbbt"):
-        plots.accuracy_against_shots(RUNS, ["cbtt"])
+        accuracy.accuracy_against_shots(RUNS, ["cbtt"])
     with pytest.raises(ValueError, match="no row has shots=8; the table has 1, 16"):
-        plots.accuracy_against_queries(CURVES, 8)
+        accuracy.accuracy_against_queries(CURVES, 8)
     with pytest.raises(ValueError, match="no curve of 'digit'; the table has digits"):
-        plots.training_curves(CURVES, "digit", 16)
+        accuracy.training_curves(CURVES, "digit", 16)
     with pytest.raises(ValueError, match="shots 1, 16: choose one"):
-        plots.training_curves(CURVES, "digits")
+        accuracy.training_curves(CURVES, "digits")
 
 
 def test_looks_tell_all_methods_apart():
-    assert set(plots.LOOK) == set(METHODS)
-    assert len({colour for colour, _ in plots.LOOK.values()}) == len(METHODS)
-    assert len({marker for _, marker in plots.LOOK.values()}) == len(METHODS)
-    assert plots.look("my_method") == plots.look("my_method")
+    assert list(CATALOGUE) == list(METHODS)
+    assert (
+        len({entry.colour for entry in CATALOGUE.values()}) == len({entry.marker for entry in CATALOGUE.values()}) == len(METHODS)
+    )
+    assert look("my_method") == look("my_method")
 
 
 def test_no_text_of_the_diagram_leaves_the_page_or_meets_another():
@@ -262,7 +269,7 @@ def test_mean_ranks_and_the_critical_difference():
         mean_ranks(pd.DataFrame(rows[:3]), 1)
 
 
-@pytest.mark.parametrize("name, draw", [("speed_text", speed_plots.text_speed), ("speed_scaling", speed_plots.scaling)])
+@pytest.mark.parametrize("name, draw", [("speed_text", speed.text_speed), ("speed_scaling", speed.scaling)])
 def test_figures_of_speed_are_drawn_from_the_tables_alone(name, draw, tmp_path):
     table = read_table(DATA / f"{name}.csv")
     first, _ = save_figure(draw(table), name, tmp_path / "first")

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from cbbt.data.cards import CARDS
-from cbbt.published import FILES, beside, published
+from cbbt.results.published import FILES, beside, published
 
 
 def runs(dataset="eurosat", backbone="RN50"):

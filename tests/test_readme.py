@@ -11,7 +11,7 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 # Appended to the example: the same run whole, and stopped after its hundredth step.
 CHECK = """
 import sys
-from cbbt.progress import Progress
+from cbbt.learning.progress import Progress
 config = cbbt.RunConfig("digits", "random_search", max_loss_queries=300)
 calm = cbbt.run(config, out=sys.argv[1] + "/calm")
 save = Progress.save

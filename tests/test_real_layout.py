@@ -12,7 +12,7 @@ import papermill
 import pytest
 
 import cbbt
-from cbbt.experiment import RECORD
+from cbbt.results.records import RECORD
 from tests.data_layouts import CLASSES, write_benchmark
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"

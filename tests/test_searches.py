@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from scipy.linalg import hadamard
 
 import cbbt
-from cbbt.blackbox import BlackBox
-from cbbt.config import RunConfig
-from cbbt.fitting import Session
-from cbbt.ledger import Ledger
+from cbbt.box.blackbox import BlackBox
+from cbbt.box.ledger import Ledger
+from cbbt.learning.fitting import Session
 from cbbt.methods import METHODS, bbt, bpt_vlm, craft, zip_prompt
-from cbbt.methods.evolution import Evolution
-from cbbt.methods.spsa import Gains
+from cbbt.methods.parts.evolution import Evolution
+from cbbt.methods.parts.spsa import Gains
+from cbbt.runs.config import RunConfig
 from cbbt.seeding import generator_for
 from tests.conftest import NAMES
 

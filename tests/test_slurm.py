@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cbbt.grid import Grid
+from cbbt.runs.grid import Grid
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel")
@@ -86,7 +86,8 @@ def cluster(tmp_path):
     usual.symlink_to(folder / "slurm.conf")
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"}
     munge = [f"--{key}={folder / name}" for key, name in (
-        ("key-file", "key"), ("socket", "munge.sock"), ("pid-file", "munged.pid"), ("log-file", "munged.log"), ("seed-file", "seed"),
+        ("key-file", "key"), ("socket", "munge.sock"), ("pid-file", "munged.pid"), ("log-file", "munged.log"),
+        ("seed-file", "seed"),
     )]  # fmt: skip
     try:
         for command in (["munged", "--force", *munge], ["slurmctld"], ["slurmd"]):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cbbt.text_tower import TextTower
+from cbbt.box.text_tower import TextTower
 
 NAMES = ("cat", "sailing boat", "car", "apple pie")
 

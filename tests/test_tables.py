@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from cbbt import tables
+from cbbt.results import formatting, statistics, tables
 
 
 def runs_of(scores: dict, shots: int = 16) -> pd.DataFrame:
@@ -49,7 +49,7 @@ def test_the_mean_over_data_sets_takes_only_seeds_that_have_all(runs):
 
 
 def test_difference_table_is_scipys_paired_test(runs):
-    table = tables.difference_table(runs, "cbbt", "adapter", 16)
+    table = statistics.difference_table(runs, "cbbt", "adapter", 16)
     assert table.n.to_dict() == {"digits": 3, "shapes": 2, "all pairs": 5}
     cbbt, adapter = [61, 63, 65, 79, 81], [60, 61, 62, 80, 82]
     test = stats.ttest_rel(cbbt, adapter)
@@ -60,54 +60,54 @@ def test_difference_table_is_scipys_paired_test(runs):
 
 
 def test_cells_are_mean_and_sample_deviation_with_the_number_of_seeds(runs):
-    table = tables.accuracy_table(runs, 16)
+    table = formatting.accuracy_table(runs, 16)
     assert table.loc["CBBT"].tolist() == ["63.0 ± 2.0", "80.0 ± 1.4 [2]", "71.0 ± 1.4 [2]", "3"]
     assert table.loc["Zero-shot CLIP"].tolist() == ["50.0", "70.0", "60.0", "–"]
 
 
 def test_one_seed_has_no_spread_and_one_data_set_no_mean():
-    table = tables.accuracy_table(runs_of({("digits", "cbbt"): [61.04]}), 16)
+    table = formatting.accuracy_table(runs_of({("digits", "cbbt"): [61.04]}), 16)
     assert table.to_dict("list") == {"digits": ["61.0"], "seeds": ["1"]}
 
 
 def test_a_method_without_every_data_set_has_no_mean():
     runs = runs_of({("digits", "cbbt"): [61.0], ("digits", "adapter"): [60.0], ("shapes", "adapter"): [70.0]})
-    table = tables.accuracy_table(runs, 16)
+    table = formatting.accuracy_table(runs, 16)
     assert table.loc["CBBT", ["shapes", "mean"]].tolist() == ["–", "–"]
     assert table.loc["Adapter only", "mean"] == "65.0"
 
 
 def test_the_best_of_each_column_is_bold_and_ties_are_all_bold(runs):
-    text = tables.to_markdown(tables.accuracy_table(runs, 16), "Caption.")
+    text = formatting.to_markdown(formatting.accuracy_table(runs, 16), "Caption.")
     bold = {line.split("|")[1].strip(): line.count("**") // 2 for line in text.splitlines() if line.startswith("| ")}
     assert bold == {"method": 0, "Zero-shot CLIP": 0, "Adapter only": 2, "CBBT": 1}
     assert text.endswith("\n\nCaption.\n")
-    tied = tables.to_markdown(tables.accuracy_table(runs_of({("d", "cbbt"): [61.01], ("d", "adapter"): [61.04]}), 16))
+    tied = formatting.to_markdown(formatting.accuracy_table(runs_of({("d", "cbbt"): [61.01], ("d", "adapter"): [61.04]}), 16))
     assert tied.count("**61.0**") == 2
 
 
 def test_latex_is_a_booktabs_table_with_nothing_unescaped(runs):
     runs["dataset"] = runs.dataset.replace("digits", "hand_written")
-    text = tables.to_latex(tables.accuracy_table(runs, 16), tables.accuracy_caption(runs, 16))
+    text = formatting.to_latex(formatting.accuracy_table(runs, 16), formatting.accuracy_caption(runs, 16))
     for part in (r"\toprule", r"\midrule", r"\bottomrule", r"hand\_written", r"\textbf{63.0 $\pm$ 2.0}", r"(\%)"):
         assert part in text
     assert "±" not in text and "−" not in text and "–" not in text
 
 
 def test_the_caption_names_the_test_and_its_pairs(runs):
-    caption = tables.accuracy_caption(runs, 16)
+    caption = formatting.accuracy_caption(runs, 16)
     assert "Adapter only − CBBT" in caption and "5 pairs" in caption and "In brackets" in caption  # 71.5 against 71.0
 
 
 @pytest.mark.parametrize("differences, verdict", [([1.0, 1.1, 0.9], "beyond chance"), ([1.0, -1.1, 0.4], "within chance")])
 def test_the_sentence_calls_a_gain_a_gain_only_if_the_test_does(differences, verdict):
     runs = runs_of({("d", "adapter"): [60.0] * 3, ("d", "cbbt"): [60 + difference for difference in differences]})
-    assert verdict in tables.difference_sentence(runs, "cbbt", "adapter", 16)
+    assert verdict in statistics.difference_sentence(runs, "cbbt", "adapter", 16)
 
 
 def test_one_pair_gets_no_test():
     runs = runs_of({("d", "adapter"): [60.0], ("d", "cbbt"): [61.0]})
-    assert "+1.00 points (pairs of data set and seed: 1, no test)" in tables.difference_sentence(runs, "cbbt", "adapter", 16)
+    assert "+1.00 points (pairs of data set and seed: 1, no test)" in statistics.difference_sentence(runs, "cbbt", "adapter", 16)
 
 
 def test_selection_table_counts_from_the_last_step(runs):
@@ -124,7 +124,7 @@ def test_what_cannot_be_compared_is_refused(runs):
     with pytest.raises(ValueError, match="no run has shots=4; the table has 16"):
         tables.scores(runs, 4)
     with pytest.raises(ValueError, match="no run of method 'coop' .* zero_shot, adapter, cbbt"):
-        tables.differences(runs, "coop", "cbbt", 16)
+        statistics.differences(runs, "coop", "cbbt", 16)
     with pytest.raises(ValueError, match="two rows of dataset=digits, .*method=zero_shot"):
         tables.scores(pd.concat([runs, runs]), 16)
     with pytest.raises(ValueError, match="mixes backbones RN50, mini"):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from cbbt.blackbox import BlackBox
-from cbbt.text_tower import TextTower
+from cbbt.box.blackbox import BlackBox
+from cbbt.box.text_tower import TextTower
 from tests.conftest import tiny_loaded
 
 WORDS = "a photo of one very small old grey wild running house cat in the sun".split()

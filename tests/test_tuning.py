@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from cbbt.adapters import IdentityAdapter
-from cbbt.blackbox import BlackBox, WhiteBox
-from cbbt.config import RunConfig
-from cbbt.directions import LEARNING, MEMORY
-from cbbt.fitting import Session, Support
-from cbbt.ledger import Ledger
+from cbbt.box.blackbox import BlackBox, WhiteBox
+from cbbt.box.ledger import Ledger
+from cbbt.gradients.directions import LEARNING, MEMORY
+from cbbt.learning.fitting import Session, Support
+from cbbt.learning.tuning import EstimatedGradient, ExactGradient, learning_rate, tune
 from cbbt.methods import METHODS
-from cbbt.tuning import EstimatedGradient, ExactGradient, learning_rate, tune
+from cbbt.runs.config import RunConfig
 from tests.conftest import NAMES
 
 CPU = torch.device("cpu")
@@ -185,7 +185,9 @@ def test_scoring_on_the_support_sees_every_view(loaded, support):
     assert torch.cosine_similarity(seen[0][0].flatten(), exact.flatten(), dim=0) > 0.99
 
 
-@pytest.mark.parametrize("budget, steps", [({"max_loss_queries": 32}, 6), ({"max_class_prompts": 50}, 3), ({"max_loss_queries": 4}, 0)])
+@pytest.mark.parametrize(
+    "budget, steps", [({"max_loss_queries": 32}, 6), ({"max_class_prompts": 50}, 3), ({"max_loss_queries": 4}, 0)]
+)
 def test_a_budget_decides_the_length_and_is_never_exceeded(loaded, support, budget, steps):
     """Five loss queries and fifteen class prompts a step; two steps an epoch, the last one cut short."""
     for method in ("cbbt", "cbbt_prompt"):

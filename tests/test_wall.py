@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from cbbt.blackbox import BlackBox
-from cbbt.config import RunConfig
-from cbbt.fitting import Session
-from cbbt.ledger import Ledger
+from cbbt.box.blackbox import BlackBox
+from cbbt.box.ledger import Ledger
+from cbbt.learning.fitting import Session
 from cbbt.methods import METHODS
+from cbbt.runs.config import RunConfig
 from tests.test_blackbox import reachable
 
 BUDGET = {"loss_queries": 60}  # cuts the searches short; the other methods run their epochs

@@ -8,12 +8,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 import torch
 
-from cbbt.blackbox import BlackBox
-from cbbt.config import RunConfig
-from cbbt.fitting import Session
-from cbbt.ledger import Ledger
+from cbbt.box.blackbox import BlackBox
+from cbbt.box.ledger import Ledger
+from cbbt.learning.fitting import Session
 from cbbt.methods import word_search
-from cbbt.proposers import PROPOSERS, Chat, ProposerError, edit_words, template_in, well_formed
+from cbbt.methods.parts.proposers import PROPOSERS, Chat, ProposerError, edit_words, template_in, well_formed
+from cbbt.runs.config import RunConfig
 from tests.test_tuning import fit
 
 GOOD, BAD = [("a photo of a {}.", 80.0), ("this is the {} here.", 70.0)], [("{}", 20.0)]
@@ -29,7 +29,9 @@ def short_start(monkeypatch):
 
 class Endpoint(BaseHTTPRequestHandler):
     def do_POST(self):
-        self.server.asked.append((self.path, dict(self.headers), json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+        self.server.asked.append(
+            (self.path, dict(self.headers), json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        )
         status, content = self.server.answers.pop(0) if len(self.server.answers) > 1 else self.server.answers[0]
         body = json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]}).encode()
         self.send_response(status)
@@ -45,7 +47,7 @@ def endpoint(monkeypatch):
     """A server with `answers`, (status, reply), the last one for ever, and `asked`."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    monkeypatch.setattr("cbbt.proposers.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("cbbt.methods.parts.proposers.time.sleep", lambda seconds: None)
     server = HTTPServer(("127.0.0.1", 0), Endpoint)
     server.asked, server.answers = [], [(200, "a scan of a {}.")]
     server.base = f"http://127.0.0.1:{server.server_port}/v1"

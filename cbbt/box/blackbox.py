@@ -16,11 +16,11 @@ import weakref
 import torch
 import torch.nn.functional as F
 
-from cbbt.image_tokens import token_width, tokens_inserted
-from cbbt.ledger import Ledger
-from cbbt.memory import chunk_size
-from cbbt.models import LoadedModel, load_model
-from cbbt.text_tower import TextTower
+from cbbt.box.image_tokens import token_width, tokens_inserted
+from cbbt.box.ledger import Ledger
+from cbbt.box.memory import chunk_size
+from cbbt.box.models import LoadedModel, load_model
+from cbbt.box.text_tower import TextTower
 
 # The served models; the one place that joins a box to its model.
 _behind: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -68,9 +68,7 @@ class BlackBox:
         """A PIL image as the model expects it at test time, float (3, H, W); no query."""
         return _behind[self][0].preprocess(image)
 
-    def encode_images(
-        self, pixels: torch.Tensor, normalize: bool = True, tokens: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def encode_images(self, pixels: torch.Tensor, normalize: bool = True, tokens: torch.Tensor | None = None) -> torch.Tensor:
         """Features (B, E) of preprocessed images (B, 3, H, W); unit norm, or raw.
 
         `tokens` (V, `image_token_dim`) are put between the class token and the
@@ -192,11 +190,7 @@ def full_precision():
 
 
 def load_black_box(
-    name: str = "mini",
-    pretrained: str | None = "default",
-    *,
-    device: str | None = None,
-    ledger: Ledger | None = None,
+    name: str = "mini", pretrained: str | None = "default", *, device: str | None = None, ledger: Ledger | None = None
 ) -> BlackBox:
     """Serve a model as a black box.
 
@@ -207,18 +201,14 @@ def load_black_box(
         device: "cpu", "cuda", …; "auto" or None: a GPU when there is one.
         ledger: counts and budgets; a fresh one without budget if None.
 
-    Raises `cbbt.models.ModelError` for an unknown name or weights that do not fit.
+    Raises `cbbt.box.models.ModelError` for an unknown name or weights that do not fit.
     """
     device = _device(device)
     return BlackBox(load_model(name, pretrained, device), device, ledger)
 
 
 def load_white_box(
-    name: str = "mini",
-    pretrained: str | None = "default",
-    *,
-    device: str | None = None,
-    ledger: Ledger | None = None,
+    name: str = "mini", pretrained: str | None = "default", *, device: str | None = None, ledger: Ledger | None = None
 ) -> WhiteBox:
     """Like `load_black_box`, through the door that lets gradients out."""
     device = _device(device)

@@ -2,14 +2,14 @@
 
 BPT-VLM (Yu et al., IJCAI 2023) puts tokens of its own between the class token and
 the patches, where the transformer's layers begin: positions are added and the first
-norm is taken before, so neither touches them. Like `cbbt.text_tower`, this stands
+norm is taken before, so neither touches them. Like `cbbt.box.text_tower`, this stands
 behind the wall; `BlackBox.encode_images` is the door.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import Iterator
+from collections.abc import Iterator
 
 import torch
 from open_clip.transformer import VisionTransformer

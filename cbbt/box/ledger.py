@@ -48,9 +48,7 @@ class Ledger:
         """
         limit = self.budget.get(grain)
         if limit is not None and self.counts[grain] + count > limit:
-            raise BudgetExceeded(
-                f"{grain}: {self.counts[grain]} spent, the next query costs {count}, the budget is {limit}"
-            )
+            raise BudgetExceeded(f"{grain}: {self.counts[grain]} spent, the next query costs {count}, the budget is {limit}")
         self.counts[grain] += count
         if not answered:
             self.spared[grain] += count
@@ -61,9 +59,7 @@ class Ledger:
     def affordable(self, cost: dict[str, int]) -> int | None:
         """How many more questions of this cost (grain → count) the budget pays for; None if it does not say."""
         limits = [
-            (self.budget[grain] - self.counts[grain]) // count
-            for grain, count in cost.items()
-            if grain in self.budget and count
+            (self.budget[grain] - self.counts[grain]) // count for grain, count in cost.items() if grain in self.budget and count
         ]
         return min(limits) if limits else None
 

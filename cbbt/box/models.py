@@ -2,7 +2,7 @@
 
 Two kinds of name: "mini", the embedded model of `cbbt.mini_clip`, and every
 architecture that open_clip knows (Ilharco et al., 2021), with weights from a
-published tag, from a local file, or random. Nothing outside `cbbt.blackbox`
+published tag, from a local file, or random. Nothing outside `cbbt.box.blackbox`
 should import this module: whoever holds a `LoadedModel` stands behind the wall.
 """
 
@@ -14,10 +14,10 @@ import logging
 import re
 import warnings
 import zipfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Callable
 
 import open_clip
 import torch
@@ -78,7 +78,7 @@ def load_model(name: str, pretrained: str | Path | None, device: torch.device) -
 
 
 def _load_mini(pretrained) -> LoadedModel:
-    from cbbt.mini_clip import MiniTokenizer, build_mini_clip, load_mini_clip
+    from cbbt.mini_clip.model import MiniTokenizer, build_mini_clip, load_mini_clip
 
     if pretrained is None:
         model = _with_random_weights(build_mini_clip)
@@ -96,8 +96,7 @@ def _load_open_clip(name: str, pretrained) -> LoadedModel:
         plain = {_plain(choice): choice for choice in [*known, MINI]}
         near = [plain[key] for key in difflib.get_close_matches(_plain(str(name)), plain, n=5, cutoff=0.4)]
         raise ModelError(
-            f"unknown backbone {name!r}; nearest: {', '.join(near) or 'none'}; "
-            f"choose {MINI!r} or one of open_clip.list_models()"
+            f"unknown backbone {name!r}; nearest: {', '.join(near) or 'none'}; choose {MINI!r} or one of open_clip.list_models()"
         )
     text = open_clip.get_model_config(name)["text_cfg"]
     if foreign := text.get("hf_model_name") or text.get("hf_tokenizer_name"):
@@ -107,9 +106,7 @@ def _load_open_clip(name: str, pretrained) -> LoadedModel:
         )
     path, quick_gelu, preprocess = _find_weights(name, pretrained)
     try:
-        model = _with_random_weights(
-            lambda: open_clip.create_model(name, force_quick_gelu=quick_gelu, pretrained_text=False)
-        )
+        model = _with_random_weights(lambda: open_clip.create_model(name, force_quick_gelu=quick_gelu, pretrained_text=False))
         tokenizer = open_clip.get_tokenizer(name)
     except (OSError, RuntimeError, ImportError) as error:
         raise ModelError(f"backbone {name!r} needs files that could not be had: {error}") from error

@@ -29,8 +29,8 @@ import torch
 import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock
 
-from cbbt.memory import chunk_size
-from cbbt.prompts import check_position, readable
+from cbbt.box.memory import chunk_size
+from cbbt.box.prompts import check_position, readable
 
 
 class TextTower:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from torchvision.transforms import InterpolationMode
@@ -55,6 +56,15 @@ class Augmentation:
         if self.mirror and _uniform(generator) < 0.5:
             pixels = pixels.flip(-1)
         return TF.normalize(pixels, self.mean, self.std)
+
+
+def example_views(task, preprocess_config: dict, kind: str, generator: torch.Generator, n: int = 10) -> list[np.ndarray]:
+    """The first training shot of a task as pictures (H, W, 3) in [0, 1]: the test transform's, then n − 1 views."""
+    plain, augmented = (Augmentation(preprocess_config, each, task.mirror) for each in ("none", kind))
+    image = task.train[0].image()
+    views = [plain(image, generator)] + [augmented(image, generator) for _ in range(n - 1)]
+    mean, std = (torch.tensor(preprocess_config[key]).view(3, 1, 1) for key in ("mean", "std"))
+    return [(view * std + mean).clamp(0, 1).permute(1, 2, 0).numpy() for view in views]
 
 
 def _uniform(generator: torch.Generator) -> float:

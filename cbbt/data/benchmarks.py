@@ -161,9 +161,7 @@ def _read_imagenet(card: Card, root: Path) -> Task:
         )
     unnamed = [folder for folder in folders["train"] if folder not in names]
     if unnamed:
-        raise DataError(
-            f"{file} does not name {len(unnamed)} class folders, first {unnamed[0]}; expected lines 'wnid name'"
-        )
+        raise DataError(f"{file} does not name {len(unnamed)} class folders, first {unnamed[0]}; expected lines 'wnid name'")
 
     def items(split: str) -> tuple[Item, ...]:
         empty = [folder for folder in folders[split] if not image_names(images / split / folder)]

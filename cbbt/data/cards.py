@@ -14,8 +14,7 @@ from pathlib import Path
 EMBEDDED = ("digits", "landcover", "textures", "shapes")  # tasks that ship with the kit and need no card
 
 SPLIT_SOURCES = (
-    "CoOp's DATASETS.md (github.com/KaiyangZhou/CoOp) or the splits/ folder of "
-    "github.com/linzhiqiu/cross_modal_adaptation"
+    "CoOp's DATASETS.md (github.com/KaiyangZhou/CoOp) or the splits/ folder of github.com/linzhiqiu/cross_modal_adaptation"
 )
 
 

@@ -60,9 +60,7 @@ SOURCES = {
             (f"{_OXFORD}/flowers/102/setid.mat", "a5357ecc9cb78c4bef273ce3793fc85c"),
         )
     ),
-    "food101": Source(
-        (("http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz", "85eeb15f3717b99a5da872d97d918f87"),), "food-101"
-    ),
+    "food101": Source((("http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz", "85eeb15f3717b99a5da872d97d918f87"),), "food-101"),
     "fgvc_aircraft": Source(
         ((f"{_OXFORD}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz", None),), "fgvc-aircraft-2013b/data"
     ),
@@ -70,8 +68,7 @@ SOURCES = {
     "eurosat": Source(
         (
             (
-                "https://huggingface.co/datasets/torchgeo/eurosat/resolve/"
-                "c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
+                "https://huggingface.co/datasets/torchgeo/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
                 "c8fa014336c82ac7804f0398fcb19387",
             ),
         )
@@ -140,9 +137,10 @@ def _receive(address: str, part: Path, progress: bool) -> None:
         have = have if answer.status == 206 else 0
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length else None
-        with part.open("ab" if have else "wb") as file, tqdm(
-            desc=part.stem, total=total, initial=have, unit="B", unit_scale=True, disable=not progress
-        ) as bar:
+        with (
+            part.open("ab" if have else "wb") as file,
+            tqdm(desc=part.stem, total=total, initial=have, unit="B", unit_scale=True, disable=not progress) as bar,
+        ):
             while block := answer.read(BLOCK):
                 file.write(block)
                 bar.update(len(block))

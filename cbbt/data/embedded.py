@@ -32,29 +32,64 @@ SEED = 20231215
 NAMES = {
     "digits": {str(d): w for d, w in enumerate("zero one two three four five six seven eight nine".split())},
     "landcover": {
-        "farmland": "annual crop", "forest": "forest", "meadow": "vegetation", "road": "highway",
-        "factory": "industrial buildings", "pasture": "pasture", "orchard": "permanent crop",
-        "houses": "residential buildings", "river": "river", "sea": "lake",
+        "farmland": "annual crop",
+        "forest": "forest",
+        "meadow": "vegetation",
+        "road": "highway",
+        "factory": "industrial buildings",
+        "pasture": "pasture",
+        "orchard": "permanent crop",
+        "houses": "residential buildings",
+        "river": "river",
+        "sea": "lake",
     },
     "textures": {
-        "striped": "banded", "dotted": "polka-dotted", "checkered": "chessboard", "meshed": "meshed",
-        "bricks": "masonry", "zigzagged": "chevron", "wavy": "rippled", "spiralled": "swirly",
-        "concentric": "bullseye", "cracked": "crackled", "honeycombed": "honeycombed", "marbled": "marbled",
-        "speckled": "freckled", "woven": "basket weave", "scaly": "fish scale", "blotchy": "stained",
+        "striped": "banded",
+        "dotted": "polka-dotted",
+        "checkered": "chessboard",
+        "meshed": "meshed",
+        "bricks": "masonry",
+        "zigzagged": "chevron",
+        "wavy": "rippled",
+        "spiralled": "swirly",
+        "concentric": "bullseye",
+        "cracked": "crackled",
+        "honeycombed": "honeycombed",
+        "marbled": "marbled",
+        "speckled": "freckled",
+        "woven": "basket weave",
+        "scaly": "fish scale",
+        "blotchy": "stained",
     },
     "shapes": {
-        "circle": "disc", "square": "box", "triangle": "pyramid", "star": "star", "heart": "valentine",
-        "cross": "plus", "arrow": "pointer", "ring": "donut", "crescent": "moon", "diamond": "kite",
-        "house": "hut", "hexagon": "nut", "ellipse": "oval", "lightning": "bolt",
+        "circle": "disc",
+        "square": "box",
+        "triangle": "pyramid",
+        "star": "star",
+        "heart": "valentine",
+        "cross": "plus",
+        "arrow": "pointer",
+        "ring": "donut",
+        "crescent": "moon",
+        "diamond": "kite",
+        "house": "hut",
+        "hexagon": "nut",
+        "ellipse": "oval",
+        "lightning": "bolt",
     },
 }  # concept of the world -> class name, in label order
 
 SENSOR = np.array([[0.55, 0.35, 0.1], [0.1, 0.6, 0.3], [0.3, 0.1, 0.6]], np.float32)  # mixes the bands
-MATERIALS = np.array([
-    [(0.42, 0.27, 0.15), (0.8, 0.62, 0.42)], [(0.35, 0.35, 0.36), (0.75, 0.74, 0.7)],
-    [(0.5, 0.2, 0.14), (0.83, 0.56, 0.42)], [(0.24, 0.27, 0.2), (0.66, 0.66, 0.5)],
-    [(0.2, 0.24, 0.32), (0.62, 0.66, 0.72)],
-], np.float32)  # dark and light colour of wood, stone, clay, moss and slate
+MATERIALS = np.array(
+    [
+        [(0.42, 0.27, 0.15), (0.8, 0.62, 0.42)],
+        [(0.35, 0.35, 0.36), (0.75, 0.74, 0.7)],
+        [(0.5, 0.2, 0.14), (0.83, 0.56, 0.42)],
+        [(0.24, 0.27, 0.2), (0.66, 0.66, 0.5)],
+        [(0.2, 0.24, 0.32), (0.62, 0.66, 0.72)],
+    ],
+    np.float32,
+)  # dark and light colour of wood, stone, clay, moss and slate
 
 
 def _magnified(picture: np.ndarray) -> np.ndarray:

@@ -106,9 +106,7 @@ def _encode_missing(box, dataset: _Views, kept: FeatureCache, workers: int, bar)
 def _encode(box, dataset: _Views, span: range, workers: int, bar) -> torch.Tensor:
     """Features (len(span), E) of some rows, each batch in one question."""
     # A generator of its own, so that a loader does not move the global random stream.
-    loader = DataLoader(
-        Subset(dataset, span), BATCH, num_workers=workers, collate_fn=_stack, generator=torch.Generator()
-    )
+    loader = DataLoader(Subset(dataset, span), BATCH, num_workers=workers, collate_fn=_stack, generator=torch.Generator())
     features, done = [torch.empty(0, box.embed_dim, device=box.device)], span.start
     for pixels, error in loader:
         if error is not None:

@@ -101,9 +101,7 @@ def _read_class_folders(folder: Path, classes: list[str]) -> Task:
     for label, name in enumerate(classes):
         parts = fixed_split(_class_images(folder / name, at_least=2), name)
         for split in SPLITS:
-            splits[split] += [
-                Item(label, name, path=folder / name / image, key=f"{name}/{image}") for image in parts[split]
-            ]
+            splits[split] += [Item(label, name, path=folder / name / image, key=f"{name}/{image}") for image in parts[split]]
     return Task(folder.resolve().name, tuple(classes), TEMPLATE, **{s: tuple(items) for s, items in splits.items()})
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Iterator
+from collections.abc import Iterator
 
 import torch
 
-from cbbt.memory import chunk_size
+from cbbt.box.memory import chunk_size
 
 BATCH = 256  # images at once where all are gone through
 

@@ -50,9 +50,7 @@ def read_torchvision_split(card: Card, root) -> Task:
     names = _class_order(card, parts)
     labels = {name: label for label, name in enumerate(names)}
     splits = {
-        split: tuple(
-            Item(labels[name], name, path=card.image_root(root) / key, key=key) for key, name in parts[split]
-        )
+        split: tuple(Item(labels[name], name, path=card.image_root(root) / key, key=key) for key, name in parts[split])
         for split in SPLITS
     }
     return Task(card.name, names, card.template, **splits)
@@ -121,8 +119,7 @@ def _flowers(folder: Path, card: Card) -> dict:
     numbers = loadmat(folder / "setid.mat", squeeze_me=True)
     part_of = {"train": "trnid", "val": "valid", "test": "tstid"}
     return {
-        split: [(f"image_{n:05d}.jpg", names[labels[n - 1] - 1]) for n in numbers[key].tolist()]
-        for split, key in part_of.items()
+        split: [(f"image_{n:05d}.jpg", names[labels[n - 1] - 1]) for n in numbers[key].tolist()] for split, key in part_of.items()
     }
 
 

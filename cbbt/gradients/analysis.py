@@ -3,17 +3,17 @@
 Each function here answers one question about prompt gradients on the support set of
 a task and returns a tidy table, one row per repeat: against the number of directions
 (`cosine_by_queries`) and the dimension (`norm_by_dimension`), and what the loss looks
-like along a gradient (`landscape`). `cbbt.gradient_noise` goes on with what spoils a
+like along a gradient (`landscape`). `cbbt.gradients.noise` goes on with what spoils a
 slope. A repeat is one batch of images with one draw of directions; repeat r has the
 same batch in every table, so that families are compared in pairs. Columns that start
-with `expected_` hold what `cbbt.gradient_theory` predicts for a linear loss. Nothing
+with `expected_` hold what `cbbt.gradients.theory` predicts for a linear loss. Nothing
 here is used by a method: methods see no true gradient.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import open_clip
 import pandas as pd
@@ -21,14 +21,14 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from cbbt.blackbox import WhiteBox
+from cbbt.box.blackbox import WhiteBox
+from cbbt.box.prompts import initial_context
 from cbbt.data.features import encode_items
 from cbbt.data.task import labels_of
-from cbbt.directions import DIRECTIONS, Draw, guided, principal_directions, subspace
-from cbbt.estimators import FACTORS, GradientEstimate, estimate_gradient
-from cbbt.gradient_theory import Expected, expected, expected_guided, expected_in_subspace
-from cbbt.mini_clip import known_phrases
-from cbbt.prompts import initial_context
+from cbbt.gradients.directions import DIRECTIONS, Draw, guided, principal_directions, subspace
+from cbbt.gradients.estimators import FACTORS, GradientEstimate, estimate_gradient
+from cbbt.gradients.theory import Expected, expected, expected_guided, expected_in_subspace
+from cbbt.mini_clip.captions import known_phrases
 from cbbt.seeding import generator_for
 
 
@@ -209,13 +209,7 @@ def recorded(estimate: GradientEstimate) -> Callable[[torch.Tensor], torch.Tenso
 
 
 def norm_by_dimension(
-    problem: PromptProblem,
-    lengths: list[int],
-    q: int,
-    repeats: int,
-    batch_size: int = 32,
-    seed: int = 1,
-    progress: bool = False,
+    problem: PromptProblem, lengths: list[int], q: int, repeats: int, batch_size: int = 32, seed: int = 1, progress: bool = False
 ) -> pd.DataFrame:
     """Agreement against d = M · D under both factors, with ε of the paper.
 

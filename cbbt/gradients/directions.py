@@ -7,7 +7,7 @@ A family draws *probes* u_1 … u_q, the directions in which the point is moved,
     ĝ = (1/q) Σ_i (u_iᵀ g) w_i ,   unbiased exactly if  E[w uᵀ] = I .
 
 Each docstring states bias, variance E‖ĝ − g‖² and the mean squared cosine between ĝ
-and g on a linear function; `cbbt.gradient_theory` holds the formulas as code, the
+and g on a linear function; `cbbt.gradients.theory` holds the formulas as code, the
 tests simulate them. Where a mean depends on how g lies to the axes, it is the mean
 over g of uniform direction.
 
@@ -19,7 +19,7 @@ loop gets them, as any other, from `family`.
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 
@@ -218,9 +218,7 @@ def _check_width(rows: torch.Tensor, dimension: int, title: str) -> None:
         raise ValueError(f"{title} has rows of {rows.shape[1]} numbers, but the point has {dimension}")
 
 
-DIRECTIONS: dict[str, Draw] = {
-    draw.__name__: draw for draw in (sphere, gaussian, rademacher, spsa, coordinate, orthogonal)
-}
+DIRECTIONS: dict[str, Draw] = {draw.__name__: draw for draw in (sphere, gaussian, rademacher, spsa, coordinate, orthogonal)}
 
 
 def family(name: str, past: torch.Tensor | None = None) -> Draw:

@@ -6,7 +6,7 @@ Every estimator here has the form
                                 or    [L(x + ε u_i) − L(x − ε u_i)] / 2ε   (two-sided)
 
 with *probes* u_i, along which the loss is asked, and *readouts* w_i, from a family
-of `cbbt.directions`. CBBT (Guo et al., 2023, arXiv 2312.15901) draws u uniformly on
+of `cbbt.gradients.directions`. CBBT (Guo et al., 2023, arXiv 2312.15901) draws u uniformly on
 the unit sphere and uses forward differences; the unbiased readout is then w = d · u.
 The released code has w = u / ε instead, which agrees only while ε = 1/d.
 
@@ -18,13 +18,13 @@ as bias. Two-sided slopes are exact on quadratics; elsewhere off by O(ε²).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Callable
 
 import torch
 
-from cbbt.directions import DIRECTIONS, Draw
+from cbbt.gradients.directions import DIRECTIONS, Draw
 
 DIFFERENCES = ("forward", "two-sided")
 FACTORS = ("dimension", "released")
@@ -70,7 +70,7 @@ def estimate_gradient(
         epsilon: step length, > 0; max(1/d, 10⁻³) if None.
         directions: a name in `DIRECTIONS`; a tensor (q, *x.shape) of unit probes
             (which then sets q); or a function (q, d, generator) → (probes, readouts),
-            such as `cbbt.directions.subspace` and `guided` return.
+            such as `cbbt.gradients.directions.subspace` and `guided` return.
         differences: "forward", as in CBBT, or "two-sided".
         factor: "dimension" (the family's own readouts, unbiased; d·u for unit probes)
             or "released" (u/ε, for unit probes only).

@@ -1,6 +1,6 @@
 """What spoils a slope: round-off, curvature, low precision, and the batch itself.
 
-Measurements through the white box like those of `cbbt.gradient_analysis`, which comes
+Measurements through the white box like those of `cbbt.gradients.analysis`, which comes
 first: against the step ε (`cosine_by_epsilon`), forward against two-sided differences
 at equal cost (`cosine_by_budget`), against the precision of the service
 (`cosine_by_precision`), and the share of the batch in the error of a gradient
@@ -19,10 +19,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 from tqdm.auto import tqdm
 
-from cbbt.directions import DIRECTIONS
-from cbbt.estimators import DIFFERENCES, default_epsilon, estimate_gradient
-from cbbt.gradient_analysis import PromptProblem, agreement, grid, nested, prefixed
-from cbbt.gradient_theory import expected_with_noise, relative_variance
+from cbbt.gradients.analysis import PromptProblem, agreement, grid, nested, prefixed
+from cbbt.gradients.directions import DIRECTIONS
+from cbbt.gradients.estimators import DIFFERENCES, default_epsilon, estimate_gradient
+from cbbt.gradients.theory import expected_with_noise, relative_variance
 from cbbt.seeding import generator_for
 
 PRECISIONS = {
@@ -101,9 +101,7 @@ def cosine_by_epsilon(
         scale = problem.dimension / truth.square().sum().item()
         for differences, epsilon in grid(DIFFERENCES, sorted({*epsilons, default})):
             generator = generator_for(seed, "against epsilon", repeat)  # equal directions for all ε
-            estimate = estimate_gradient(
-                loss, problem.context, q, epsilon, differences=differences, generator=generator
-            )
+            estimate = estimate_gradient(loss, problem.context, q, epsilon, differences=differences, generator=generator)
             theory = expected_with_noise(q, problem.dimension, scale * errors.variance(epsilon, differences))
             keys = {"differences": differences, "epsilon": epsilon, "repeat": repeat}
             measured = agreement(estimate.gradient, truth)
@@ -135,9 +133,7 @@ def cosine_by_budget(
         for epsilon, differences in grid(epsilons, DIFFERENCES):
             q = budget - 1 if differences == "forward" else budget // 2
             generator = generator_for(seed, "equal budget", budget, repeat)
-            estimate = estimate_gradient(
-                loss, problem.context, q, epsilon, differences=differences, generator=generator
-            )
+            estimate = estimate_gradient(loss, problem.context, q, epsilon, differences=differences, generator=generator)
             keys = {"budget": budget, "epsilon": epsilon, "differences": differences, "q": q, "repeat": repeat}
             table.append(keys | agreement(estimate.gradient, truth))
     return pd.DataFrame(table)
@@ -226,12 +222,7 @@ def to_tf32(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def error_by_batch(
-    problem: PromptProblem,
-    batch_sizes: list[int],
-    counts: list[int],
-    repeats: int,
-    seed: int = 1,
-    progress: bool = False,
+    problem: PromptProblem, batch_sizes: list[int], counts: list[int], repeats: int, seed: int = 1, progress: bool = False
 ) -> pd.DataFrame:
     """Where the error of an estimate comes from: the batch or the finite differences.
 

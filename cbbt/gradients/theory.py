@@ -49,20 +49,17 @@ def effective_directions(q: int, dimension: int, directions: str) -> float:
 
 
 def relative_variance(q: int, dimension: int, directions: str) -> float:
-    """E‖ĝ − g‖²/‖g‖² of a family of `cbbt.directions.DIRECTIONS`; exact."""
+    """E‖ĝ − g‖²/‖g‖² of a family of `cbbt.gradients.directions.DIRECTIONS`; exact."""
     if directions in FRAMES:
         rest = q % dimension
         return rest * (dimension - rest) / q**2
-    return {
-        "sphere": dimension - 1,
-        "rademacher": dimension - 1,
-        "gaussian": dimension + 1,
-        "spsa": 7 / 6 * (dimension - 1),
-    }[directions] / q
+    return {"sphere": dimension - 1, "rademacher": dimension - 1, "gaussian": dimension + 1, "spsa": 7 / 6 * (dimension - 1)}[
+        directions
+    ] / q
 
 
 def expected(q: int, dimension: int, directions: str = "sphere") -> Expected:
-    """Cosine, cosine² and norm ratio of a family of `cbbt.directions.DIRECTIONS`.
+    """Cosine, cosine² and norm ratio of a family of `cbbt.gradients.directions.DIRECTIONS`.
 
     Raises KeyError for an unknown family.
     """

@@ -8,9 +8,9 @@ is carried out; `Classifier` and `Fitted` are the outcome. Every file of
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable
 
 import torch
 from torch import nn

@@ -1,6 +1,6 @@
 """What a fit has done so far: its history, its best on validation, and its checkpoint.
 
-Shared by the collaborative loop (`cbbt.tuning`) and the searches (`cbbt.search`).
+Shared by the collaborative loop (`cbbt.learning.tuning`) and the searches (`cbbt.learning.search`).
 A checkpoint is one safetensors file that appears whole or not at all: the fit's
 tensors, and in its header the step, the history and the counts of both ledgers.
 """

@@ -3,7 +3,7 @@
 A *searcher* is a method's algorithm, cut into steps; `search` carries the steps
 out, within the budget, draws the anytime curve, keeps the best on validation, and
 resumes after a kill. Evolution strategies, SPSA and the search over words are
-searchers; CBBT and its kin have a loop of their own in `cbbt.tuning`.
+searchers; CBBT and its kin have a loop of their own in `cbbt.learning.tuning`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Protocol
 import torch
 from tqdm.auto import tqdm
 
-from cbbt.fitting import Classifier, Fitted, Session, Support
-from cbbt.ledger import BudgetExceeded
-from cbbt.progress import Progress, part
+from cbbt.box.ledger import BudgetExceeded
+from cbbt.learning.fitting import Classifier, Fitted, Session, Support
+from cbbt.learning.progress import Progress, part
 
 POINTS = 40  # of an anytime curve
 

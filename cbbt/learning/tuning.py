@@ -17,17 +17,17 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from cbbt.directions import MEMORY, family
-from cbbt.estimators import estimate_gradient
-from cbbt.fitting import Classifier, Fitted, Session, Support
-from cbbt.progress import Progress, optimizer_tensors, part, restore_optimizer
+from cbbt.gradients.directions import MEMORY, family
+from cbbt.gradients.estimators import estimate_gradient
+from cbbt.learning.fitting import Classifier, Fitted, Session, Support
+from cbbt.learning.progress import Progress, optimizer_tensors, part, restore_optimizer
 from cbbt.seeding import batch_rows, generator_for
 
 
@@ -149,9 +149,7 @@ def tune(
         if prompt_gradient is not None and step % config.prompt_every == 0:
             scored = (features, offsets, labels) if config.scoring == "batch" else _whole(support, adapter)
             generator = generator_for(config.seed, "directions", step)
-            gradient, loss, loop.text = prompt_gradient(
-                loop.context.detach(), *map(_detach, scored), generator, loop.past
-            )
+            gradient, loss, loop.text = prompt_gradient(loop.context.detach(), *map(_detach, scored), generator, loop.past)
             loop.update_prompt(gradient, loss, epoch)
         if adapter_optimizer is not None:
             logits = box.logit_scale * features @ loop.text.T
@@ -186,9 +184,7 @@ class _Loop:
         self.context = None if context is None else nn.Parameter(context.clone())
         self.prompt_optimizer = None
         if self.context is not None:
-            self.prompt_optimizer = torch.optim.Adam(
-                [self.context], lr=config.prompt_lr, weight_decay=config.weight_decay
-            )
+            self.prompt_optimizer = torch.optim.Adam([self.context], lr=config.prompt_lr, weight_decay=config.weight_decay)
         self.adapter_lr = adapter_optimizer.param_groups[0]["lr"] if adapter_optimizer else 0.0
         self.past: torch.Tensor | None = None  # the last estimates of the prompt's gradient, oldest first
         self.losses: list[float] = []  # of the running epoch: the prompt's, where there is one

@@ -4,9 +4,9 @@ The prompts stay at CBBT's initial context ("a <class>."), so that `adapter` and
 `cbbt` differ in prompt tuning and in nothing else.
 """
 
-from cbbt.fitting import Fitted
-from cbbt.methods.start import residual_adapter, start_text
-from cbbt.tuning import tune
+from cbbt.learning.fitting import Fitted
+from cbbt.learning.tuning import tune
+from cbbt.methods.parts.start import residual_adapter, start_text
 
 
 def fit(box, support, config, session) -> Fitted:

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 
 from cbbt.adapters import IdentityAdapter
+from cbbt.box.prompts import initial_context
 from cbbt.checks import check_ranges, check_types
-from cbbt.fitting import Classifier, Fitted
-from cbbt.methods.evolution import Evolution, calibrated_std, random_projection
-from cbbt.prompts import initial_context
-from cbbt.search import search
+from cbbt.learning.fitting import Classifier, Fitted
+from cbbt.learning.search import search
+from cbbt.methods.parts.evolution import Evolution, calibrated_std, random_projection
 from cbbt.seeding import generator_for
 
 
@@ -53,7 +53,7 @@ def fit(box, support, config, session) -> Fitted:
 
 
 class Bbt:
-    """The algorithm, generation by generation (see `cbbt.search.Searcher`)."""
+    """The algorithm, generation by generation (see `cbbt.learning.search.Searcher`)."""
 
     def __init__(self, box, support, config):
         self.box, self.support, s = box, support, config.settings

@@ -2,7 +2,7 @@
 
     x̃ = clip(x + p_eps · decoder_w([encoder(x); trigger]))
 
-The encoder is frozen and the user's own; the decoder (`cbbt.image_decoder`, 9,920
+The encoder is frozen and the user's own; the decoder (`cbbt.methods.parts.image_decoder`, 9,920
 numbers at 224 pixels) is moved by SPSA with gradient correction, an accelerated
 step: with the estimate ĝ of step k = 1, 2, …
 
@@ -24,14 +24,14 @@ from dataclasses import dataclass
 import torch
 
 from cbbt.adapters import IdentityAdapter
+from cbbt.box.memory import chunk_size
+from cbbt.box.prompts import fill_template
 from cbbt.checks import check_ranges, check_types
-from cbbt.fitting import Classifier, Fitted
-from cbbt.image_decoder import ImageDecoder
-from cbbt.image_encoders import PrincipalComponents, TimmEncoder
-from cbbt.memory import chunk_size
-from cbbt.methods.spsa import Gains, spsa_gradient
-from cbbt.prompts import fill_template
-from cbbt.search import search
+from cbbt.learning.fitting import Classifier, Fitted
+from cbbt.learning.search import search
+from cbbt.methods.parts.image_decoder import ImageDecoder
+from cbbt.methods.parts.image_encoders import PrincipalComponents, TimmEncoder
+from cbbt.methods.parts.spsa import Gains, spsa_gradient
 from cbbt.seeding import batch_rows, generator_for
 
 
@@ -62,7 +62,7 @@ def fit(box, support, config, session) -> Fitted:
 
 
 class BlackVip:
-    """The algorithm, step by step (see `cbbt.search.Searcher`)."""
+    """The algorithm, step by step (see `cbbt.learning.search.Searcher`)."""
 
     def __init__(self, box, support, config):
         if not support.pixels:

@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 
 from cbbt.checks import check_ranges
-from cbbt.fitting import Classifier, Fitted
+from cbbt.learning.fitting import Classifier, Fitted
+from cbbt.learning.search import search
 from cbbt.methods import bbt
-from cbbt.methods.evolution import random_projection
-from cbbt.search import search
+from cbbt.methods.parts.evolution import random_projection
 from cbbt.seeding import generator_for
 
 
@@ -66,7 +66,9 @@ class Bpt(bbt.Bbt):
         if s.image_tokens:
             std = box.image_token_dim**-0.5 / (math.sqrt(s.image_numbers) * s.sigma)
             draw = generator_for(config.seed, "image tokens")
-            self.image_projection = random_projection(s.image_tokens * box.image_token_dim, s.image_numbers, std, draw).to(box.device)
+            self.image_projection = random_projection(s.image_tokens * box.image_token_dim, s.image_numbers, std, draw).to(
+                box.device
+            )
             self.labels = support.labels
             self.cost |= {"images": s.population * len(support.labels)}
 

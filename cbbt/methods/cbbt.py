@@ -4,9 +4,9 @@ Each step scores the perturbed prompts on the adapted features and trains the
 adapter against the current prompts, both from the same batch.
 """
 
-from cbbt.fitting import Fitted
-from cbbt.methods.start import residual_adapter, start_context
-from cbbt.tuning import EstimatedGradient, tune
+from cbbt.learning.fitting import Fitted
+from cbbt.learning.tuning import EstimatedGradient, tune
+from cbbt.methods.parts.start import residual_adapter, start_context
 
 
 def fit(box, support, config, session) -> Fitted:

@@ -16,11 +16,4 @@ every task (notebook A3). `fit` is that of `cbbt` (`cbbt_prompt` without adapter
 only the settings differ, so each may be switched back alone.
 """
 
-DEFAULTS = {
-    "q": 7,
-    "directions": "remembering",
-    "scoring": "support",
-    "prompt_every": 3,
-    "epochs": 50,
-    "prompt_lr": 4e-2,
-}
+DEFAULTS = {"q": 7, "directions": "remembering", "scoring": "support", "prompt_every": 3, "epochs": 50, "prompt_lr": 4e-2}

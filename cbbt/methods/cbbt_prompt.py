@@ -1,9 +1,9 @@
 """CBBT's prompt side alone (Guo et al., 2023): the context by estimated gradients."""
 
 from cbbt.adapters import IdentityAdapter
-from cbbt.fitting import Fitted
-from cbbt.methods.start import start_context
-from cbbt.tuning import EstimatedGradient, tune
+from cbbt.learning.fitting import Fitted
+from cbbt.learning.tuning import EstimatedGradient, tune
+from cbbt.methods.parts.start import start_context
 
 
 def fit(box, support, config, session) -> Fitted:

@@ -5,9 +5,9 @@ its keys are trained against the current prompts. α and β are searched on the
 validation shots at the initial prompts and once more at the end, as in Tip-Adapter-F.
 """
 
-from cbbt.fitting import Classifier, Fitted
-from cbbt.methods.start import cache_optimizer, search_cache, start_context, start_text, support_cache
-from cbbt.tuning import EstimatedGradient, tune
+from cbbt.learning.fitting import Classifier, Fitted
+from cbbt.learning.tuning import EstimatedGradient, tune
+from cbbt.methods.parts.start import cache_optimizer, search_cache, start_context, start_text, support_cache
 
 
 def fit(box, support, config, session) -> Fitted:

@@ -6,9 +6,9 @@ M = 16 random vectors (`context_length=16, context_init="random"`) and SGD.
 """
 
 from cbbt.adapters import IdentityAdapter
-from cbbt.fitting import Fitted
-from cbbt.methods.start import start_context
-from cbbt.tuning import ExactGradient, tune
+from cbbt.learning.fitting import Fitted
+from cbbt.learning.tuning import ExactGradient, tune
+from cbbt.methods.parts.start import start_context
 
 
 def fit(box, support, config, session) -> Fitted:

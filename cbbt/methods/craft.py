@@ -24,10 +24,10 @@ from torch import nn
 
 from cbbt.adapters import IdentityAdapter
 from cbbt.checks import check_ranges
-from cbbt.fitting import Classifier, Fitted
+from cbbt.learning.fitting import Classifier, Fitted
+from cbbt.learning.progress import optimizer_tensors, part, restore_optimizer
+from cbbt.learning.search import search
 from cbbt.methods import bbt
-from cbbt.progress import optimizer_tensors, part, restore_optimizer
-from cbbt.search import search
 from cbbt.seeding import generator_for
 
 

@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from cbbt.adapters import LinearMap
+from cbbt.box.prompts import fill_template
 from cbbt.checks import check_ranges, check_types
-from cbbt.fitting import Classifier, Fitted
-from cbbt.progress import optimizer_tensors, part, restore_optimizer
-from cbbt.prompts import fill_template
-from cbbt.search import search
+from cbbt.learning.fitting import Classifier, Fitted
+from cbbt.learning.progress import optimizer_tensors, part, restore_optimizer
+from cbbt.learning.search import search
 from cbbt.seeding import generator_for
 
 
@@ -62,7 +62,7 @@ def fit(box, support, config, session) -> Fitted:
 
 
 class Lfa:
-    """The refinement, step by step (see `cbbt.search.Searcher`); closed form and shrinkage are its start."""
+    """The refinement, step by step (see `cbbt.learning.search.Searcher`); closed form and shrinkage are its start."""
 
     cost: dict[str, int] = {}
 

@@ -4,9 +4,9 @@ Nothing is trained; α and β are searched on the validation shots (the released
 code searches on the whole validation split, and on the test split for ImageNet).
 """
 
-from cbbt.fitting import Classifier, Fitted
-from cbbt.methods.start import search_cache, support_cache
-from cbbt.prompts import fill_template
+from cbbt.box.prompts import fill_template
+from cbbt.learning.fitting import Classifier, Fitted
+from cbbt.methods.parts.start import search_cache, support_cache
 
 
 def fit(box, support, config, session) -> Fitted:

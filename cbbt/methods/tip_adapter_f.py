@@ -4,10 +4,10 @@
 the last step is reported (the released code keeps the epoch best on test).
 """
 
-from cbbt.fitting import Classifier, Fitted
-from cbbt.methods.start import cache_optimizer, search_cache, support_cache
-from cbbt.prompts import fill_template
-from cbbt.tuning import tune
+from cbbt.box.prompts import fill_template
+from cbbt.learning.fitting import Classifier, Fitted
+from cbbt.learning.tuning import tune
+from cbbt.methods.parts.start import cache_optimizer, search_cache, support_cache
 
 
 def fit(box, support, config, session) -> Fitted:

@@ -1,32 +1,32 @@
 """Search over words with a language model as the optimiser (Liu et al., CVPR 2024).
 
 A pool of templates, each a sentence with `{}` for the class name, is ranked by accuracy
-on the shots. A proposer (`cbbt.proposers`) sees the three best and the three worst and
+on the shots. A proposer (`cbbt.methods.parts.proposers`) sees the three best and the three worst and
 writes a new one, which joins the pool; the best is deployed. The box is given plain
 text: no embedding, no gradient.
 
 Released code: github.com/shihongl1998/LLM-as-a-blackbox-optimizer. It starts from 80
 captions, which are not public, and ends after 10 proposals of a model since retired. Its
 default kind of question is not defined there, and its sheet of templates is sorted by
-test accuracy; here the question is in `cbbt.proposers`, and the test split is never seen.
+test accuracy; here the question is in `cbbt.methods.parts.proposers`, and the test split is never seen.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Iterator
 
 import torch
 import torch.nn.functional as F
 
 from cbbt.adapters import IdentityAdapter
+from cbbt.box.prompts import fill_template
 from cbbt.checks import check_ranges, check_types, choose
-from cbbt.fitting import Classifier, Fitted
-from cbbt.prompts import fill_template
-from cbbt.proposers import PROPOSERS, well_formed
-from cbbt.search import search
+from cbbt.learning.fitting import Classifier, Fitted
+from cbbt.learning.search import search
+from cbbt.methods.parts.proposers import PROPOSERS, well_formed
 from cbbt.seeding import generator_for
 
 # The pool at first, after the task's own template. What a model cannot read is left out, free of charge.
@@ -48,7 +48,7 @@ START = (
 class Settings:
     """The search's constants; published where nothing else is said."""
 
-    proposer: str = "words"  # a key of `cbbt.proposers.PROPOSERS`; published: a language model, here "chat"
+    proposer: str = "words"  # a key of `cbbt.methods.parts.proposers.PROPOSERS`; published: a language model, here "chat"
     endpoint: str = ""  # of "chat"
     model: str = ""  # of "chat"
     shown: int = 3  # best templates that a proposer sees, and as many of the worst
@@ -72,7 +72,7 @@ def fit(box, support, config, session) -> Fitted:
 
 
 class WordSearch:
-    """The algorithm; each step scores one template (see `cbbt.search.Searcher`)."""
+    """The algorithm; each step scores one template (see `cbbt.learning.search.Searcher`)."""
 
     def __init__(self, box, support, config):
         self.box, self.support, self.seed, self.settings = box, support, config.seed, config.settings

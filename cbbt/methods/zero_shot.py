@@ -1,8 +1,8 @@
 """Zero-shot CLIP (Radford et al., 2021): the hand-written template, nothing learned."""
 
 from cbbt.adapters import IdentityAdapter
-from cbbt.fitting import Classifier, Fitted
-from cbbt.prompts import fill_template
+from cbbt.box.prompts import fill_template
+from cbbt.learning.fitting import Classifier, Fitted
 
 
 def fit(box, support, config, session) -> Fitted:

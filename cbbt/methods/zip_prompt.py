@@ -22,11 +22,11 @@ import torch.nn.functional as F
 from scipy.linalg import hadamard
 
 from cbbt.adapters import IdentityAdapter
+from cbbt.box.prompts import initial_context
 from cbbt.checks import check_ranges, check_types
-from cbbt.fitting import Classifier, Fitted
-from cbbt.methods.spsa import Gains, spsa_gradient
-from cbbt.prompts import initial_context
-from cbbt.search import search
+from cbbt.learning.fitting import Classifier, Fitted
+from cbbt.learning.search import search
+from cbbt.methods.parts.spsa import Gains, spsa_gradient
 from cbbt.seeding import batch_rows, generator_for
 
 
@@ -55,18 +55,28 @@ def fit(box, support, config, session) -> Fitted:
 
 
 class Zip:
-    """The algorithm, step by step (see `cbbt.search.Searcher`)."""
+    """The algorithm, step by step (see `cbbt.learning.search.Searcher`)."""
 
     def __init__(self, box, support, config):
         self.box, self.support, self.config, self.settings = box, support, config, config.settings
         s = self.settings
         draw = generator_for(config.seed, "context")
         self.start = initial_context(box, s.init, s.tokens, generator=draw)
-        self.projections = torch.stack(
-            [fastfood(s.intrinsic // s.tokens, box.context_dim, draw) for _ in range(s.tokens)]
-        ).to(box.device)
-        self.shapes = {"U": (s.tokens, s.rank), "s": (s.rank,), "V": (s.intrinsic // s.tokens, s.rank), "shared": (s.intrinsic // s.tokens,)}
-        factors = {"U": torch.zeros, "s": torch.ones, "V": lambda *shape: torch.randn(*shape, generator=draw), "shared": torch.zeros}
+        self.projections = torch.stack([fastfood(s.intrinsic // s.tokens, box.context_dim, draw) for _ in range(s.tokens)]).to(
+            box.device
+        )
+        self.shapes = {
+            "U": (s.tokens, s.rank),
+            "s": (s.rank,),
+            "V": (s.intrinsic // s.tokens, s.rank),
+            "shared": (s.intrinsic // s.tokens,),
+        }
+        factors = {
+            "U": torch.zeros,
+            "s": torch.ones,
+            "V": lambda *shape: torch.randn(*shape, generator=draw),
+            "shared": torch.zeros,
+        }
         self.x = torch.cat([factors[name](*shape).flatten() for name, shape in self.shapes.items()]).to(box.device)
         self.gains = Gains(s.a, s.c)
         self.cost = {"loss_queries": 2 * s.averages, "class_prompts": 2 * s.averages * len(support.class_names)}

@@ -11,11 +11,12 @@ import numpy as np
 
 from .styles import STYLES
 
-DIGITS = {str(digit): (word, str(digit), f"number {word}") for digit, word in enumerate(
-    ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"))}
+DIGITS = {
+    str(digit): (word, str(digit), f"number {word}")
+    for digit, word in enumerate(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"))
+}
 
-CAPITALS = {letter: (f"letter {letter.lower()}", f"capital {letter.lower()}")
-            for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
+CAPITALS = {letter: (f"letter {letter.lower()}", f"capital {letter.lower()}") for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 
 SHAPES = {
     "circle": ("circle", "disc", "ball"),
@@ -69,19 +70,35 @@ LANDS = {
 }
 
 COLOURS = {
-    "red": (0.85, 0.12, 0.12), "orange": (0.95, 0.55, 0.1), "yellow": (0.95, 0.9, 0.2), "green": (0.15, 0.6, 0.2),
-    "blue": (0.12, 0.25, 0.8), "purple": (0.5, 0.15, 0.6), "pink": (0.95, 0.55, 0.7), "brown": (0.45, 0.27, 0.12),
-    "black": (0.05, 0.05, 0.05), "white": (0.96, 0.96, 0.96), "gray": (0.5, 0.5, 0.5), "cyan": (0.2, 0.8, 0.85),
+    "red": (0.85, 0.12, 0.12),
+    "orange": (0.95, 0.55, 0.1),
+    "yellow": (0.95, 0.9, 0.2),
+    "green": (0.15, 0.6, 0.2),
+    "blue": (0.12, 0.25, 0.8),
+    "purple": (0.5, 0.15, 0.6),
+    "pink": (0.95, 0.55, 0.7),
+    "brown": (0.45, 0.27, 0.12),
+    "black": (0.05, 0.05, 0.05),
+    "white": (0.96, 0.96, 0.96),
+    "gray": (0.5, 0.5, 0.5),
+    "cyan": (0.2, 0.8, 0.85),
 }  # RGB in [0, 1]
 
 FRAMES = (
-    "a {medium} of a {thing}", "a {medium} of the {thing}", "this is a {thing}",
-    "there is a {thing} in the {medium}", "a {thing}", "{thing}",
+    "a {medium} of a {thing}",
+    "a {medium} of the {thing}",
+    "this is a {thing}",
+    "there is a {thing} in the {medium}",
+    "a {thing}",
+    "{thing}",
 )
 MEDIA = {
-    "solid": ("photo", "picture", "image"), "outline": ("drawing", "sketch", "picture"),
-    "glyph": ("photo", "picture", "image"), "domino": ("photo", "picture", "image"),
-    "texture": ("photo", "close-up photo", "picture"), "land": ("satellite photo", "photo", "picture"),
+    "solid": ("photo", "picture", "image"),
+    "outline": ("drawing", "sketch", "picture"),
+    "glyph": ("photo", "picture", "image"),
+    "domino": ("photo", "picture", "image"),
+    "texture": ("photo", "close-up photo", "picture"),
+    "land": ("satellite photo", "photo", "picture"),
     "map": ("map", "photo", "picture", "drawing"),
 }
 TEXTURE_NOUNS = ("texture", "surface", "pattern")

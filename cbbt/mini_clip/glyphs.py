@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import matplotlib
@@ -13,18 +13,23 @@ from scipy import ndimage
 from .fields import SIDE, bend, resample, rotated
 
 FONTS = (
-    "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSerif",
-    "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSansMono", "DejaVuSansMono-Bold",
+    "DejaVuSans",
+    "DejaVuSans-Bold",
+    "DejaVuSans-Oblique",
+    "DejaVuSerif",
+    "DejaVuSerif-Bold",
+    "DejaVuSerif-Italic",
+    "DejaVuSansMono",
+    "DejaVuSansMono-Bold",
 )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _printed(character: str, font: str) -> np.ndarray:
     """One character centred on its ink, (SIDE, SIDE) in [0, 1]; 44 pixels tall type."""
     file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{font}.ttf"
     canvas = Image.new("L", (SIDE, SIDE))
-    ImageDraw.Draw(canvas).text((SIDE / 2, SIDE / 2), character, fill=255, anchor="mm",
-                                font=ImageFont.truetype(str(file), 52))
+    ImageDraw.Draw(canvas).text((SIDE / 2, SIDE / 2), character, fill=255, anchor="mm", font=ImageFont.truetype(str(file), 52))
     ink = np.asarray(canvas, np.float32) / 255
     row, column = ndimage.center_of_mass(ink)
     return ndimage.shift(ink, (SIDE / 2 - row, SIDE / 2 - column), order=1)

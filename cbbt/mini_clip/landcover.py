@@ -101,16 +101,19 @@ def orchard(rng):
     u, v = rotated(rng.uniform(-np.pi, np.pi))
     period = rng.uniform(7, 11)
     away = np.hypot(u / period % 1 - 0.5, v / period % 1 - 0.5)
-    return paint(step(-away, -rng.uniform(0.28, 0.36), 0.15), _tint(rng, (0.16, 0.32, 0.14)),
-                 _ground(rng, (0.66, 0.57, 0.4), 8, 0.12))
+    return paint(
+        step(-away, -rng.uniform(0.28, 0.36), 0.15), _tint(rng, (0.16, 0.32, 0.14)), _ground(rng, (0.66, 0.57, 0.4), 8, 0.12)
+    )
 
 
 def houses(rng):
     roofs = [(0.66, 0.33, 0.25), (0.56, 0.4, 0.33), (0.75, 0.55, 0.45), (0.45, 0.42, 0.42)]
     angle = rng.uniform(-0.7, 0.7)
     u, v = rotated(-angle)
-    street = np.minimum(np.abs((u / rng.uniform(22, 34) + rng.random()) % 1 - 0.5) * 28,
-                        np.abs((v / rng.uniform(22, 34) + rng.random()) % 1 - 0.5) * 28)
+    street = np.minimum(
+        np.abs((u / rng.uniform(22, 34) + rng.random()) % 1 - 0.5) * 28,
+        np.abs((v / rng.uniform(22, 34) + rng.random()) % 1 - 0.5) * 28,
+    )
     ground = paint(step(-street, -2.2, 1.0), _tint(rng, GRAY), _ground(rng, (0.35, 0.45, 0.27), 14, 0.3))
     return _boxes(rng, int(rng.integers(26, 40)), (5, 9), (4, 7), roofs, ground, angle)
 
@@ -142,6 +145,5 @@ def snow(rng):
 
 
 LANDS = {
-    draw.__name__: draw
-    for draw in (farmland, forest, meadow, road, factory, pasture, orchard, houses, river, sea, desert, snow)
+    draw.__name__: draw for draw in (farmland, forest, meadow, road, factory, pasture, orchard, houses, river, sea, desert, snow)
 }

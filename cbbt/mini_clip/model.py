@@ -22,8 +22,9 @@ from .captions import known_phrases
 
 WEIGHTS = Path(__file__).with_name("mini_clip.safetensors")
 CONTEXT_LENGTH = 24
-PREPROCESS = dict(size=32, mode="RGB", mean=(0.45,) * 3, std=(0.27,) * 3,
-                  interpolation="bicubic", resize_mode="shortest", fill_color=0)
+PREPROCESS = dict(
+    size=32, mode="RGB", mean=(0.45,) * 3, std=(0.27,) * 3, interpolation="bicubic", resize_mode="shortest", fill_color=0
+)
 
 
 @lru_cache(maxsize=1)
@@ -80,7 +81,7 @@ class MiniTokenizer:
         return (
             f"the embedded model does not know {', '.join(map(repr, unknown))} (in {text!r}): it knows the shapes, "
             "digits, letters, textures, kinds of land and styles of its small world, listed by "
-            "cbbt.mini_clip.known_phrases(); use other words or a pretrained backbone"
+            "cbbt.mini_clip.captions.known_phrases(); use other words or a pretrained backbone"
         )
 
 
@@ -104,8 +105,7 @@ def load_mini_clip(weights: Path | None = None) -> open_clip.CLIP:
     path = WEIGHTS if weights is None else Path(weights)
     if not path.is_file():
         raise FileNotFoundError(
-            f"no weights of the embedded model at {path}: "
-            "reinstall the package or run notebooks/A1_embedded_model.ipynb"
+            f"no weights of the embedded model at {path}: reinstall the package or run notebooks/A1_embedded_model.ipynb"
         )
     model = build_mini_clip()
     try:
@@ -113,8 +113,9 @@ def load_mini_clip(weights: Path | None = None) -> open_clip.CLIP:
             known = json.loads((file.metadata() or {}).get("vocabulary", "null"))
         if known is not None and tuple(known) != vocabulary():
             raise ValueError("it was trained with another vocabulary")
-        model.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor
-                               for name, tensor in load_file(path).items()})
+        model.load_state_dict(
+            {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in load_file(path).items()}
+        )
     except (SafetensorError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path} does not fit the embedded model: {error}") from error
     return model.eval().requires_grad_(False)

@@ -198,7 +198,14 @@ def zero_shot_accuracy(model: open_clip.CLIP, template: str, class_names, items)
 def export(model: open_clip.CLIP, config: PretrainConfig, path: Path) -> None:
     """Write the weights in half precision as safetensors, with parameters, vocabulary and versions."""
     tensors = {name: t.half() if t.is_floating_point() else t for name, t in model.state_dict().items()}
-    versions = {"torch": torch.__version__, "open_clip": open_clip.__version__, "numpy": np.__version__,
-                "python": platform.python_version()}
-    _write(tensors, Path(path), {"config": json.dumps(asdict(config)), "versions": json.dumps(versions),
-                                 "vocabulary": json.dumps(vocabulary())})
+    versions = {
+        "torch": torch.__version__,
+        "open_clip": open_clip.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+    _write(
+        tensors,
+        Path(path),
+        {"config": json.dumps(asdict(config)), "versions": json.dumps(versions), "vocabulary": json.dumps(vocabulary())},
+    )

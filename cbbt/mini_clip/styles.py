@@ -28,7 +28,8 @@ def _bright(rng, picture):
 
 def _pixelated(rng, picture):
     coarse = Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8)).resize(
-        (int(rng.integers(11, 17)),) * 2, Image.Resampling.BOX)
+        (int(rng.integers(11, 17)),) * 2, Image.Resampling.BOX
+    )
     return np.asarray(coarse.resize((SIDE, SIDE), Image.Resampling.NEAREST), np.float32) / 255
 
 
@@ -41,6 +42,11 @@ def _faded(rng, picture):
 
 
 STYLES = {
-    "blurry": _blurry, "noisy": _noisy, "dark": _dark, "bright": _bright,
-    "pixelated": _pixelated, "gray": _gray, "faded": _faded,
+    "blurry": _blurry,
+    "noisy": _noisy,
+    "dark": _dark,
+    "bright": _bright,
+    "pixelated": _pixelated,
+    "gray": _gray,
+    "faded": _faded,
 }  # word -> function of (generator, picture (SIDE, SIDE, 3)) that returns the flawed picture

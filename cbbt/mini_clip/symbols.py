@@ -15,16 +15,32 @@ from .fields import SIDE, paint, smooth_noise, step, two_colours
 from .textures import TEXTURES
 
 # Where the dots of 0 to 9 sit on a 3 x 3 grid, row by row.
-DOTS = {"0": "", "1": "4", "2": "08", "3": "048", "4": "0268", "5": "02468", "6": "023568",
-        "7": "0234568", "8": "01235678", "9": "012345678"}
+DOTS = {
+    "0": "",
+    "1": "4",
+    "2": "08",
+    "3": "048",
+    "4": "0268",
+    "5": "02468",
+    "6": "023568",
+    "7": "0234568",
+    "8": "01235678",
+    "9": "012345678",
+}
 
 MAP_SIGNS = {
-    "farmland": ((0.72, 0.88, 0.62), "striped"), "forest": ((0.86, 0.9, 0.6), "dotted"),
-    "meadow": ((0.93, 0.85, 0.62), "speckled"), "road": ((0.45, 0.62, 0.88), "wavy"),
-    "factory": ((0.72, 0.66, 0.8), "bricks"), "pasture": ((0.88, 0.78, 0.55), "zigzagged"),
-    "orchard": ((0.6, 0.76, 0.6), "meshed"), "houses": ((0.8, 0.78, 0.76), "checkered"),
-    "river": ((0.75, 0.85, 0.75), "marbled"), "sea": ((0.82, 0.9, 0.95), "scaly"),
-    "desert": ((0.97, 0.88, 0.7), "blotchy"), "snow": ((0.85, 0.85, 0.92), "cracked"),
+    "farmland": ((0.72, 0.88, 0.62), "striped"),
+    "forest": ((0.86, 0.9, 0.6), "dotted"),
+    "meadow": ((0.93, 0.85, 0.62), "speckled"),
+    "road": ((0.45, 0.62, 0.88), "wavy"),
+    "factory": ((0.72, 0.66, 0.8), "bricks"),
+    "pasture": ((0.88, 0.78, 0.55), "zigzagged"),
+    "orchard": ((0.6, 0.76, 0.6), "meshed"),
+    "houses": ((0.8, 0.78, 0.76), "checkered"),
+    "river": ((0.75, 0.85, 0.75), "marbled"),
+    "sea": ((0.82, 0.9, 0.95), "scaly"),
+    "desert": ((0.97, 0.88, 0.7), "blotchy"),
+    "snow": ((0.85, 0.85, 0.92), "cracked"),
 }  # kind of land -> colour of its patch on a map and the pattern printed on it
 
 

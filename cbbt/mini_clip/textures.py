@@ -119,6 +119,22 @@ def blotchy(rng):
 
 TEXTURES = {
     draw.__name__: draw
-    for draw in (striped, dotted, checkered, meshed, bricks, zigzagged, wavy, spiralled, concentric,
-                 cracked, honeycombed, marbled, speckled, woven, scaly, blotchy)
+    for draw in (
+        striped,
+        dotted,
+        checkered,
+        meshed,
+        bricks,
+        zigzagged,
+        wavy,
+        spiralled,
+        concentric,
+        cracked,
+        honeycombed,
+        marbled,
+        speckled,
+        woven,
+        scaly,
+        blotchy,
+    )
 }

@@ -1,14 +1,14 @@
 """The field at one glance: what each method needs, reaches and costs.
 
-Reads the table of runs alone (`cbbt.runs_table`); notebook 05 shows it.
+Reads the table of runs alone; notebook 05 shows it.
 """
 
 from __future__ import annotations
 
 import pandas as pd
 
-from cbbt.methods import METHODS
-from cbbt.tables import label, mean_over_datasets, method_order, scores
+from cbbt.catalogue import CATALOGUE, label, method_order
+from cbbt.results.tables import mean_over_datasets, scores
 
 COST = {"learned": "numbers learned", "loss_queries": "loss queries", "class_prompts": "class prompts", "images": "images",
         "fit_seconds": "seconds", "peak_megabytes": "memory (MB)"}  # fmt: skip
@@ -16,7 +16,7 @@ COST = {"learned": "numbers learned", "loss_queries": "loss queries", "class_pro
 
 def access_table(methods) -> pd.DataFrame:
     """What each method needs of the box, and what it tunes; a row per method."""
-    rows = {label(name): {"needs": METHODS[name].access, "tunes": METHODS[name].learns} for name in method_order(methods)}
+    rows = {label(name): {"needs": CATALOGUE[name].access, "tunes": CATALOGUE[name].learns} for name in method_order(methods)}
     return pd.DataFrame(rows).T.rename_axis("method")
 
 
@@ -31,7 +31,7 @@ def peers_table(runs: pd.DataFrame, shots: int) -> pd.DataFrame:
     chosen = runs[(runs.shots == shots) | (runs.method == "zero_shot")].groupby("method")
     table = pd.DataFrame(
         {
-            "access": {name: METHODS[name].access if name in METHODS else "" for name in accuracy},
+            "access": {name: CATALOGUE[name].access if name in CATALOGUE else "" for name in accuracy},
             "accuracy": accuracy.mean(),
             "sd": accuracy.std().where(accuracy.columns != "zero_shot"),
             "seeds": accuracy.count(),

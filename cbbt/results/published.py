@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from cbbt.catalogue import label
 from cbbt.data.cards import CARDS
-from cbbt.tables import label, scores
+from cbbt.results.tables import scores
 
 FILES = tuple(Path(__file__).with_name(name) for name in ("published.csv", "published_cbbt.csv"))
 KEYS = ["method", "backbone", "shots", "source"]

@@ -13,14 +13,14 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cbbt.box.ledger import GRAINS
+from cbbt.box.prompts import POSITIONS
 from cbbt.checks import check_ranges, check_types, choose, nearest
 from cbbt.data.augment import AUGMENTATIONS
 from cbbt.data.load import READERS
-from cbbt.directions import DIRECTIONS, LEARNING
-from cbbt.estimators import DIFFERENCES, FACTORS
-from cbbt.ledger import GRAINS
+from cbbt.gradients.directions import DIRECTIONS, LEARNING
+from cbbt.gradients.estimators import DIFFERENCES, FACTORS
 from cbbt.methods import METHODS
-from cbbt.prompts import POSITIONS
 
 # Fields that runs were named without at first: at these values they stay outside the name.
 SINCE = {
@@ -107,7 +107,16 @@ class RunConfig:
         }
         for name, allowed in choices.items():
             choose(name, getattr(self, name), allowed)
-        at_least = {"shots": 0, "seed": 1, "context_length": 1, "q": 1, "epochs": 1, "batch_size": 1, "views": 1, "prompt_every": 1}
+        at_least = {
+            "shots": 0,
+            "seed": 1,
+            "context_length": 1,
+            "q": 1,
+            "epochs": 1,
+            "batch_size": 1,
+            "views": 1,
+            "prompt_every": 1,
+        }
         at_least |= {"warmup_epochs": 0, "adapter_reduction": 1, "weight_decay": 0, "cache_alpha": 0, "warmup_lr": 0}
         at_least |= {f"max_{grain}": 1 for grain in self.budget}
         check_ranges(self, at_least, positive=("prompt_lr", "adapter_lr", "cache_lr", "clip_norm", "cache_beta"))

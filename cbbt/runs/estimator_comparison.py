@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
-from cbbt.config import RunConfig
-from cbbt.directions import DIRECTIONS
-from cbbt.experiment import run
+from cbbt.gradients.directions import DIRECTIONS
+from cbbt.runs.config import RunConfig
+from cbbt.runs.experiment import run
 
 # Name → fields of `RunConfig`. All ask the same prompts a step: what they are scored on
 # is free, because the text features of a prompt do not depend on the images.
@@ -53,7 +53,5 @@ def accuracy_by_estimator(
             values["q"] = max(values["q"] // 2, 1)
         record = run(RunConfig.from_dict(values), out=out, root=root, cache=cache)
         kept = ("step", "train_loss", "validation_accuracy", "loss_queries", "class_prompts")
-        table += [
-            {"estimator": name, "seed": seed} | {column: row[column] for column in kept} for row in record["history"]
-        ]
+        table += [{"estimator": name, "seed": seed} | {column: row[column] for column in kept} for row in record["history"]]
     return pd.DataFrame(table)

@@ -2,7 +2,7 @@
 
 `run` fits a method, judges it on the test split, which no fit ever receives, and
 writes the record last and atomically: a folder without a record is a run that is
-not done. `RunConfig`, which names the run, stands in `cbbt.config`.
+not done. `RunConfig`, which names the run, stands in `cbbt.runs.config`.
 """
 
 from __future__ import annotations
@@ -16,21 +16,19 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-import pandas as pd
 import torch
 
-from cbbt.blackbox import load_black_box, load_white_box
-from cbbt.config import RunConfig
-from cbbt.data import DataError, load_task
+from cbbt.box.blackbox import load_black_box, load_white_box
+from cbbt.box.ledger import Ledger
+from cbbt.box.memory import peak_memory
 from cbbt.data.features import encode_items, encode_views
+from cbbt.data.load import load_task
 from cbbt.data.pixels import Pixels
-from cbbt.data.task import labels_of
-from cbbt.fitting import Session, Split, Support
-from cbbt.ledger import Ledger
-from cbbt.memory import peak_memory
+from cbbt.data.task import DataError, labels_of
+from cbbt.learning.fitting import Session, Split, Support
 from cbbt.methods import METHODS
-
-RECORD = "record.json"
+from cbbt.results.records import RECORD
+from cbbt.runs.config import RunConfig
 
 
 def run(
@@ -81,9 +79,7 @@ def run(
     if not len(judged):
         raise DataError(f"{config.dataset} has no image to judge by: its {config.judge} split is empty")
     reading = {"cache": cache, "workers": workers, "progress": progress}
-    split = Split(
-        encode_items(judge, judged, **reading), labels_of(judged).to(box.device), Pixels(judged, box.preprocess)
-    )
+    split = Split(encode_items(judge, judged, **reading), labels_of(judged).to(box.device), Pixels(judged, box.preprocess))
     column = f"{config.judge}_accuracy"
     support = _support(box, task, config, reading)
     session = Session(
@@ -174,34 +170,3 @@ def commit() -> str | None:
 def device_name(device: torch.device) -> str:
     """The GPU's name, or "cpu" with the number of threads."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-
-
-def load_records(folder: str | Path) -> list[dict]:
-    """All finished runs under `folder`, in the order of their names."""
-    return [json.loads(path.read_text()) for path in sorted(Path(folder).glob(f"*/{RECORD}"))]
-
-
-def runs_table(records: list[dict]) -> pd.DataFrame:
-    """One row per run: configuration, scores, queries, seconds, versions, commit."""
-    rows = [
-        {"run_id": record["run_id"]}
-        | record["config"]
-        | {"options": json.dumps(record["config"].get("options", {}))}
-        | record["scores"]
-        | record["queries"]
-        | {"fit_seconds": round(record["seconds"]["fit"], 2), "n_judged": record["n_judged"]}
-        | {key: record.get(key) for key in ("learned", "peak_megabytes")}
-        | {f"{name}_version": number for name, number in record["versions"].items()}
-        | {"commit": record["commit"], "device": record["device"]}
-        for record in records
-    ]
-    return pd.DataFrame(rows)
-
-
-def curves_table(records: list[dict]) -> pd.DataFrame:
-    """One row per run and epoch: the histories, keyed by data set, method, shots and seed."""
-    keys = ("dataset", "backbone", "method", "shots", "seed")
-    rows = [
-        {key: record["config"][key] for key in keys} | row for record in records for row in record["history"]
-    ]
-    return pd.DataFrame(rows)

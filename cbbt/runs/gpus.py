@@ -1,6 +1,6 @@
 """A GPU of its own for each of several commands on one machine.
 
-    python cbbt/gpus.py papermill …    the command sees one GPU, which no other such command has
+    python cbbt/runs/gpus.py papermill …    the command sees one GPU, which no other such command has
 
 Where there are no GPUs the command runs as it is. It holds a lock file as long as
 it lives, and the system lets go of the lock with the process, so a kill leaves none

@@ -12,9 +12,9 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import get_args, get_origin, get_type_hints
 
 from cbbt.data.load import require_known
-from cbbt.config import RunConfig
 from cbbt.methods import METHODS
 from cbbt.notebook import check_parameters, project_root
+from cbbt.runs.config import RunConfig
 
 AXES = ("dataset", "method", "shots", "seed")  # fields of `RunConfig` that the lists of the grid set
 EXPECTED = {str: "text", int: "a whole number", dict: "a mapping"}
@@ -133,8 +133,7 @@ class Grid:
         """The runs of a cell, method by method, one per seed."""
         return [
             RunConfig.from_dict(
-                self.settings_of(cell, method)
-                | {"dataset": cell.dataset, "method": method, "shots": cell.shots, "seed": seed}
+                self.settings_of(cell, method) | {"dataset": cell.dataset, "method": method, "shots": cell.shots, "seed": seed}
             )
             for method in cell.methods
             for seed in self.seeds

@@ -13,8 +13,8 @@ import os
 import shutil
 from pathlib import Path
 
-from cbbt.config import RunConfig
-from cbbt.experiment import RECORD
+from cbbt.results.records import RECORD
+from cbbt.runs.config import RunConfig
 
 REQUIRED = ("run_id", "config", "scores", "history", "queries", "seconds", "versions", "commit", "device")
 # What two records of one run must agree in; time, place and versions may differ.

@@ -1,6 +1,6 @@
 """What a batch ends with: what failed and why, the accuracy tables, where the figures lie.
 
-`python -m cbbt.report configs/default.yaml` reads what the grid made so far.
+`python -m cbbt.runs.report configs/default.yaml` reads what the grid made so far.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from cbbt.grid import Grid
-from cbbt.tables import accuracy_caption, accuracy_table, read_table, to_markdown
+from cbbt.results.formatting import accuracy_caption, accuracy_table, to_markdown
+from cbbt.results.tables import read_table
+from cbbt.runs.grid import Grid
 
 
 def failures(grid: Grid) -> list[str]:

@@ -13,7 +13,7 @@ import cma
 import numpy as np
 import torch
 
-from cbbt.prompts import fill_template
+from cbbt.box.prompts import fill_template
 from cbbt.seeding import generator_for
 
 

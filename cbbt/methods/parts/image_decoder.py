@@ -92,13 +92,11 @@ class ImageDecoder:
 
     def _decode(self, points, codes, statistics) -> tuple[torch.Tensor, Statistics]:
         n, b, side = len(points), len(codes), self.start_side
-        w = {
-            name: part.view(n, *shape) for (name, shape), part in zip(self.shapes.items(), points.split(self.sizes, dim=1))
-        }
+        w = {name: part.view(n, *shape) for (name, shape), part in zip(self.shapes.items(), points.split(self.sizes, dim=1))}
         filled = torch.cat([codes.expand(n, -1, -1), w["trigger"][:, None].expand(-1, b, -1)], dim=2)
         x = filled.view(n, b, CHANNELS, side * side).mT.reshape(n, -1, CHANNELS)  # a list of pixels
         seen = []
-        for i, (middle, out) in enumerate(self.stages):
+        for i, (_, out) in enumerate(self.stages):
             spread, mix = w[f"spread{i}"], w[f"mix{i}"]
             each = torch.einsum("ncmk,ncmo->ncko", spread, mix.view(*spread.shape[:3], out))
             bias = (w[f"bias{i}"][:, None] @ mix).repeat(1, 1, 4)

@@ -2,7 +2,7 @@
 
 All numbers are perturbed at once by entries ±U[½, 1]; two losses give a slope, and
 the mean of a few slopes, each divided by its perturbation element by element, is
-the estimate (the family "spsa" of `cbbt.directions`). With steps k = 1, 2, …
+the estimate (the family "spsa" of `cbbt.gradients.directions`). With steps k = 1, 2, …
 
     a_k = a / (k + o)^α        the rate
     c_k = c / k^γ              the size of the perturbation
@@ -10,12 +10,12 @@ the estimate (the family "spsa" of `cbbt.directions`). With steps k = 1, 2, …
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import torch
 
-from cbbt.estimators import GradientEstimate, estimate_gradient
+from cbbt.gradients.estimators import GradientEstimate, estimate_gradient
 from cbbt.seeding import generator_for
 
 
@@ -46,6 +46,4 @@ def spsa_gradient(
     `loss` maps (N, d) to (N,). Raises FloatingPointError for a loss that is not finite.
     """
     generator = generator_for(seed, "perturbations", k)
-    return estimate_gradient(
-        loss, x, q=averages, epsilon=size, directions="spsa", differences="two-sided", generator=generator
-    )
+    return estimate_gradient(loss, x, q=averages, epsilon=size, directions="spsa", differences="two-sided", generator=generator)

@@ -3,8 +3,8 @@
 import torch
 
 from cbbt.adapters import CacheAdapter, ResidualAdapter
-from cbbt.fitting import Classifier, Support
-from cbbt.prompts import initial_context
+from cbbt.box.prompts import initial_context
+from cbbt.learning.fitting import Classifier, Support
 from cbbt.seeding import generator_for
 
 # Weights and sharpnesses tried by `search_cache`: powers of √2.
@@ -31,10 +31,7 @@ def start_text(box, support, config) -> torch.Tensor:
 def residual_adapter(box, config) -> tuple[ResidualAdapter, torch.optim.Optimizer]:
     """A fresh residual adapter and its optimiser."""
     adapter = ResidualAdapter(
-        box.embed_dim,
-        config.adapter_reduction,
-        config.adapter_ratio,
-        generator=generator_for(config.seed, "adapter"),
+        box.embed_dim, config.adapter_reduction, config.adapter_ratio, generator=generator_for(config.seed, "adapter")
     ).to(box.device)
     return adapter, torch.optim.Adam(adapter.parameters(), lr=config.adapter_lr)
 

@@ -2,7 +2,7 @@
 
 `runs` is the table of runs of a grid with variants (configs/ablation.yaml). The
 point that is varied around is read from it: of each factor the value that most
-runs have. As in `cbbt.plots`, nothing here knows a model or a data set.
+runs have. As in `cbbt.results.plots.accuracy`, nothing here knows a model or a data set.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from cbbt.figure_style import PAGE, STYLE
-from cbbt.plots import look, short_name
-from cbbt.tables import RUN, SCORE, dataset_order, difference_table, label, method_order, require
+from cbbt.catalogue import label, method_order
+from cbbt.results.plots.parts import look, short_name
+from cbbt.results.plots.style import PAGE, STYLE
+from cbbt.results.statistics import difference_table
+from cbbt.results.tables import RUN, SCORE, dataset_order, require
 
 FACTORS = {  # column of the table of runs → its axis, the axis's scale
     "q": ("directions q", "log"),
@@ -44,7 +46,9 @@ def by_factor(runs: pd.DataFrame, epsilon: float) -> pd.DataFrame:
         others = pd.concat([at_point[name] for name in FACTORS if name != factor], axis=1).all(axis=1)
         varied = runs[others].groupby("method")[factor].transform("nunique") > 1
         chosen = runs[others][varied]
-        parts.append(chosen[columns].assign(factor=factor, value=chosen[factor].astype(object), default=at_point[factor][chosen.index]))
+        parts.append(
+            chosen[columns].assign(factor=factor, value=chosen[factor].astype(object), default=at_point[factor][chosen.index])
+        )
     kinds = runs[pd.concat(at_point, axis=1).all(axis=1) & runs.method.isin(KINDS)]
     parts.append(kinds[columns].assign(factor="adapter", value=kinds.method.map(KINDS), default=kinds.method == "cbbt"))
     return pd.concat([part for part in parts if len(part)], ignore_index=True)
@@ -54,7 +58,7 @@ def changes(table: pd.DataFrame) -> pd.DataFrame:
     """What each value changes against the default, in points, paired by data set and seed.
 
     `table`: of `by_factor`. Rows: (method, factor, value) but for the defaults;
-    columns n, mean, low, high, p as in `cbbt.tables.difference_table`. Kinds of
+    columns n, mean, low, high, p as in `cbbt.results.tables.difference_table`. Kinds of
     adapter are all compared with the residual one, and stand under "cbbt".
     """
     rows = {}
@@ -94,7 +98,9 @@ def ablations(table: pd.DataFrame) -> Figure:
         default = table[(table.factor == factor) & table.default].value.iloc[0]
         for each in axes[:, factors.index(factor)] if factor in FACTORS else ():
             each.axvline(default, color="0.5", linestyle="--", linewidth=0.8, zorder=1)
-    handles = [Line2D([], [], color=look(name)[0], marker=look(name)[1], label=label(name)) for name in method_order(table.method)]
+    handles = [
+        Line2D([], [], color=look(name)[0], marker=look(name)[1], label=label(name)) for name in method_order(table.method)
+    ]
     handles.append(Line2D([], [], color="0.5", linestyle="--", linewidth=0.8, marker="", label="default"))
     seeds = table.seed.nunique()
     note = f"test accuracy (%), {table.shots.iloc[0]} shots; " + (f"mean ± sd over {seeds} seeds" if seeds > 1 else "one seed")

@@ -1,7 +1,7 @@
 """Figures that compare methods: gains, choices of the epoch, paired differences.
 
-As in `cbbt.plots`: a tidy table of runs in, a matplotlib figure out, and every
-seed is shown as a point beside its mean. Errors are those of `cbbt.tables`.
+As in `cbbt.results.plots.accuracy`: a tidy table of runs in, a matplotlib figure out, and every
+seed is shown as a point beside its mean. Errors are those of `cbbt.results.tables`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cbbt.figure_style import COLUMN, STYLE
-from cbbt.plots import look, of_methods, panel_axes, short_name
-from cbbt.tables import SCORE, dataset_order, difference_table, differences, label, mean_over_datasets, mean_ranks
-from cbbt.tables import peer_table, require, scores
+from cbbt.catalogue import label
+from cbbt.results.plots.parts import look, of_methods, panel_axes, short_name
+from cbbt.results.plots.style import COLUMN, STYLE
+from cbbt.results.statistics import difference_table, differences, mean_ranks, peer_table
+from cbbt.results.tables import SCORE, dataset_order, mean_over_datasets, require, scores
 
 SELECTIONS = {  # column of the table of runs → what it selects by, marker
     "test_accuracy": ("last step (reported)", "o"),
@@ -80,7 +81,9 @@ def gain_over_peers(runs: pd.DataFrame, shots: int, method: str = "cbbt") -> Fig
         colour = look(peer)[0]
         for ax, name in zip(axes, names):
             values = (pairs if name == "all pairs" else pairs[pairs.dataset == name]).difference
-            ax.plot(values, [row + 0.2] * len(values), linestyle="none", marker="o", markersize=2.6, color=colour, alpha=0.6, mew=0)
+            ax.plot(
+                values, [row + 0.2] * len(values), linestyle="none", marker="o", markersize=2.6, color=colour, alpha=0.6, mew=0
+            )
             if len(values):
                 line = table.loc[name]
                 ax.plot([line.low, line.high], [row - 0.12] * 2, marker="|", markersize=4, color="black", linewidth=1.1)
@@ -132,7 +135,9 @@ def selection_comparison(runs: pd.DataFrame, shots: int, methods: list[str] | No
         Line2D([], [], linestyle="none", color="black", markerfacecolor=face, marker=marker, markersize=5, label=text)
         for face, (text, marker) in zip(faces, SELECTIONS.values())
     ]
-    figure.legend(handles=handles, loc="outside lower left", title="epoch (small dots: seeds)", title_fontsize=7, alignment="left")
+    figure.legend(
+        handles=handles, loc="outside lower left", title="epoch (small dots: seeds)", title_fontsize=7, alignment="left"
+    )
     return figure
 
 
@@ -141,7 +146,7 @@ def paired_differences(runs: pd.DataFrame, shots: int, method: str = "cbbt", bas
     """`method` minus `baseline` on the same data set and seed, every pair a dot.
 
     Diamonds and bars: mean and 95 % t interval, per data set and over all pairs
-    (see `cbbt.tables.difference_table`). An interval across zero is no finding.
+    (see `cbbt.results.tables.difference_table`). An interval across zero is no finding.
     Needs columns dataset, backbone, method, shots, seed, test_accuracy.
     """
     pairs = differences(runs, method, baseline, shots)

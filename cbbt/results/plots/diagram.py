@@ -11,7 +11,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 
-from cbbt.figure_style import PAGE, STYLE
+from cbbt.results.plots.style import PAGE, STYLE
 
 HEIGHT = 3.22
 PROMPT, TUNED, ADAPTER, WALL, PLAIN = "#D55E00", "#F9DCC8", "#0072B2", "#262626", "#F4F4F4"
@@ -81,12 +81,12 @@ def _output_side(ax) -> None:
     ax.text(4.11, 0.81, "$f$", ha="center", va="bottom", fontsize=7.5)
     _box(ax, 4.32, 0.48, 0.74, 0.54, face="#D6E6F2", edge=ADAPTER)
     ax.text(4.69, 0.75, "adapter $A$", ha="center", va="center", fontsize=7.2, color=ADAPTER)
-    ax.text(4.66, 1.09, "$f\' \\propto r\\,A(f) + (1 - r)\\,f$", ha="center", va="bottom", fontsize=7)
+    ax.text(4.66, 1.09, "$f' \\propto r\\,A(f) + (1 - r)\\,f$", ha="center", va="bottom", fontsize=7)
     _arrow(ax, (5.08, 0.75), (5.38, 0.75))
-    ax.text(5.21, 0.81, "$f\'$", ha="center", va="bottom", fontsize=7.5)
+    ax.text(5.21, 0.81, "$f'$", ha="center", va="bottom", fontsize=7.5)
     _box(ax, 5.40, 0.48, 1.27, 1.54, face=PLAIN, edge="#5A5A5A")
     ax.text(6.035, 1.83, "cross-entropy $L$ of", ha="center", va="center", fontsize=7.2)
-    ax.text(6.035, 1.61, "$\\tau\\, f\'\\!\\cdot t_c$", ha="center", va="center", fontsize=8.5)
+    ax.text(6.035, 1.61, "$\\tau\\, f'\\!\\cdot t_c$", ha="center", va="center", fontsize=8.5)
     losses = "$L(v),\\; L(v + \\varepsilon u_1),$\n$…,\\; L(v + \\varepsilon u_q)$"
     ax.text(6.035, 1.22, losses, ha="center", va="center", fontsize=7.2, color=PROMPT)
     ax.text(6.035, 0.75, "$L(v)$", ha="center", va="center", fontsize=7.2, color=ADAPTER)
@@ -120,7 +120,9 @@ def _box(ax, x, y, width, height, *, face, edge, line=1.1, rounding=0.05) -> Non
 
 
 def _arrow(ax, start, end, colour="#3A3A3A") -> None:
-    ax.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=8, shrinkA=0, shrinkB=0, color=colour, linewidth=1.1))
+    ax.add_patch(
+        FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=8, shrinkA=0, shrinkB=0, color=colour, linewidth=1.1)
+    )
 
 
 def _path(ax, points, colour) -> None:

@@ -8,14 +8,14 @@ standard deviation of a single repeat to either side; thin lines are the theory,
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cbbt.figure_style import COLOURS, COLUMN, MARKERS, PAGE, STYLE
+from cbbt.results.plots.style import COLOURS, COLUMN, MARKERS, PAGE, STYLE
 
 FAMILY_COLOURS = {
     "sphere": COLOURS[0],
@@ -36,13 +36,7 @@ def cosine_by_queries(table: pd.DataFrame) -> Figure:
     """Cosine and norm ratio against q: independent directions left, all others right."""
     groups = {
         "independent directions": ("sphere", "gaussian", "rademacher", "spsa"),
-        "frames, subspaces, past gradients": (
-            "orthogonal",
-            "coordinate",
-            "subspace, vocabulary",
-            "subspace, random",
-            "guided",
-        ),
+        "frames, subspaces, past gradients": ("orthogonal", "coordinate", "subspace, vocabulary", "subspace, random", "guided"),
     }
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(2, 2, figsize=(PAGE, 4.6), sharex=True, sharey="row")

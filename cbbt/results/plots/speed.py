@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from cbbt.figure_style import COLOURS, MARKERS, PAGE, STYLE
+from cbbt.results.plots.style import COLOURS, MARKERS, PAGE, STYLE
 
 AXES = {  # column of the table of scaling → name in the figure
     "directions": "directions q",

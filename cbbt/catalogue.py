@@ -1,0 +1,55 @@
+"""What each method is called, needs and tunes, and how figures draw it.
+
+Data alone, so that tables and figures know the methods without loading one:
+`cbbt.methods` holds the code under the same keys. The order is that of tables and
+legends. Colours start from Okabe & Ito's (2008), told apart by all common kinds of
+colour vision, and each method has a marker of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Entry:
+    """label: in tables and figures. access: what the box must accept and give.
+    learns: what is tuned. colour, marker: as matplotlib takes them."""
+
+    label: str
+    access: str
+    learns: str
+    colour: str
+    marker: str | tuple
+
+
+CATALOGUE = {
+    "zero_shot": Entry("Zero-shot CLIP", "text, features", "nothing", "#8C8C8C", ""),
+    "coop": Entry("CoOp (white box)", "gradients", "context", "#000000", "X"),
+    "cbbt_prompt": Entry("CBBT, prompt only", "token embeddings, features", "context", "#E69F00", "^"),
+    "adapter": Entry("Adapter only", "features", "adapter", "#0072B2", "s"),
+    "tip_adapter": Entry("Tip-Adapter", "features", "α, β", "#56B4E9", "v"),
+    "tip_adapter_f": Entry("Tip-Adapter-F", "features", "cache keys, α, β", "#009E73", "P"),
+    "cbbt": Entry("CBBT", "token embeddings, features", "context, adapter", "#D55E00", "o"),
+    "cbbt_plus_prompt": Entry("CBBT+, prompt only", "token embeddings, features", "context", "#7A5C00", "<"),
+    "cbbt_plus": Entry("CBBT+", "token embeddings, features", "context, adapter", "#7A1F00", "*"),
+    "cbbt_tip": Entry("CBBT, cache adapter", "token embeddings, features", "context, cache keys, α, β", "#CC79A7", "D"),
+    "bbt": Entry("BBT", "token embeddings, losses", "projected context", "#117733", "8"),
+    "bpt_vlm": Entry("BPT-VLM", "pixels, image tokens, token embeddings, losses", "projected prompts", "#44AA99", "H"),
+    "craft": Entry("CraFT", "token embeddings, logits", "projected context, head on logits", "#AA4499", (4, 1, 45)),
+    "zip": Entry("ZIP", "token embeddings, losses", "low-rank context", "#999933", "d"),
+    "blackvip": Entry("BlackVIP", "pixels, losses", "image prompt decoder", "#4D4D00", "p"),
+    "lfa": Entry("LFA", "features", "linear map", "#332288", ">"),
+    "word_search": Entry("LLM search over words", "text, features", "template", "#882255", "h"),
+}
+
+
+def label(method: str) -> str:
+    """The method's name in figures and tables; a method of your own goes by its key."""
+    return CATALOGUE[method].label if method in CATALOGUE else method
+
+
+def method_order(methods) -> list[str]:
+    """These methods, each once: first those of `CATALOGUE` in its order, then others by name."""
+    known = list(CATALOGUE)
+    return sorted(set(methods), key=lambda method: (known.index(method) if method in known else len(known), method))

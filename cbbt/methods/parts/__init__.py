@@ -1,0 +1,5 @@
+"""What several methods share, or what one is built of: no method stands here.
+
+`start` (contexts, adapters and caches to start from), `evolution` and `spsa` (searchers),
+`proposers` (of words), `image_decoder` and `image_encoders` (of BlackVIP).
+"""

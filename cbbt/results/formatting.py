@@ -1,0 +1,87 @@
+"""The accuracy table as it is printed: text cells, its caption, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cbbt.catalogue import label
+from cbbt.results.statistics import difference_sentence
+from cbbt.results.tables import SCORE, mean_over_datasets, scores
+
+
+def accuracy_table(runs: pd.DataFrame, shots: int, score: str = SCORE) -> pd.DataFrame:
+    """Text cells "mean ± sd" in percent over seeds: methods × data sets, and their mean.
+
+    The sd is the sample's (n − 1); one seed has none. Column "seeds" holds the
+    number of seeds; a cell with fewer than its row's most ends in "[n]". Zero-shot
+    draws nothing and has neither. No run, or no seed with every data set: "–".
+    """
+    wide = scores(runs, shots, score)
+    datasets = list(dict.fromkeys(wide.index.get_level_values("dataset")))
+    columns = {name: wide.xs(name, level="dataset") for name in datasets}
+    if len(datasets) > 1:
+        columns["mean"] = mean_over_datasets(wide)
+    counts = pd.DataFrame({name: values.count() for name, values in columns.items()})
+    seeds = counts.max(axis=1)
+    cells = {name: [_cell(values[method].dropna(), seeds[method], method) for method in wide] for name, values in columns.items()}
+    return pd.DataFrame(cells, index=pd.Index([label(method) for method in wide], name="method")).assign(
+        seeds=["–" if method == "zero_shot" else str(seeds[method]) for method in wide]
+    )
+
+
+def _cell(values: pd.Series, seeds: int, method: str) -> str:
+    if values.empty:
+        return "–"
+    if method == "zero_shot":
+        return f"{values.mean():.1f}"
+    spread = f" ± {values.std():.1f}" if len(values) > 1 else ""
+    return f"{values.mean():.1f}{spread}" + (f" [{len(values)}]" if len(values) < seeds else "")
+
+
+def accuracy_caption(runs: pd.DataFrame, shots: int, score: str = SCORE) -> str:
+    """What the accuracy table shows, and whether its best method beats the runner-up.
+
+    The two are those of the highest means over all data sets; they are compared by
+    a two-sided paired t-test over all data sets and seeds that both have. As they
+    were picked for being first, p is not corrected for that.
+    """
+    wide = scores(runs, shots, score)
+    backbone = runs.backbone.iloc[0]
+    text = f"Test accuracy (%) with {shots} shots per class, {backbone}: mean ± standard deviation over seeds; best in bold."
+    ranked = mean_over_datasets(wide).mean().dropna().sort_values(ascending=False, kind="stable").index
+    if "[" in "".join(accuracy_table(runs, shots, score).to_numpy().ravel()):
+        text += " In brackets: the number of seeds where some are missing."
+    if len(ranked) < 2:
+        return text
+    return f"{text} Best against runner-up in the mean: {difference_sentence(runs, ranked[0], ranked[1], shots, score)}"
+
+
+def to_markdown(table: pd.DataFrame, caption: str = "") -> str:
+    """`table` of `accuracy_table` as a Markdown table, best of each column in bold."""
+    body = _bold_best(table, "**{}**").to_markdown(stralign="left", disable_numparse=True)
+    return f"{body}\n\n{caption}\n" if caption else f"{body}\n"
+
+
+def to_latex(table: pd.DataFrame, caption: str = "", name: str = "tab:accuracy") -> str:
+    """`table` of `accuracy_table` as a LaTeX table for the package booktabs, best in bold."""
+    bold = _bold_best(table, r"\textbf{{{}}}").map(_escape)
+    bold.index, bold.columns = bold.index.map(_escape), bold.columns.map(_escape)
+    bold.index.name = None
+    layout = {"hrules": True, "column_format": "l" + "c" * len(bold.columns), "position": "t", "position_float": "centering"}
+    return bold.style.to_latex(caption=_escape(caption) or None, label=name, **layout)
+
+
+def _escape(text: str) -> str:
+    for plain, escaped in (("_", r"\_"), ("%", r"\%"), ("&", r"\&"), ("±", r"$\pm$"), ("–", "--"), ("−", "$-$"), ("<", "$<$")):
+        text = text.replace(plain, escaped)
+    return text
+
+
+def _bold_best(table: pd.DataFrame, bold: str) -> pd.DataFrame:
+    """Every column's highest printed mean in `bold`; equal means are all bold."""
+    marked = table.copy()
+    for column in table.columns.drop("seeds"):
+        means = pd.to_numeric(table[column].str.split(" ").str[0], errors="coerce")
+        best = means == means.max()
+        marked.loc[best, column] = table.loc[best, column].map(bold.format)
+    return marked
