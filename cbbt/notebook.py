@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import ast
 import difflib
+import json
 import re
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
-import matplotlib.pyplot as plt
-import nbformat
 import yaml
-from IPython.display import display
-from PIL import Image
 
 INJECTED = "# Parameters"  # first line of the cell that papermill injects
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
@@ -53,8 +50,8 @@ def read_parameters(namespace: dict) -> SimpleNamespace:
 
 def check_parameters(notebook: Path, values: dict) -> None:
     """Raise what `notebook` would on being given these parameters: NameError or TypeError."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    (source,) = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
+    (source,) = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     declared = _annotated(source)
     _require_declared(values, declared)
     for name, value in values.items():
@@ -132,6 +129,10 @@ def show_figure(figure, dpi: int = 100) -> None:
     Notebooks left to the inline backend show a figure twice, or as text, depending
     on when matplotlib was imported; and full-colour pictures make them large.
     """
+    import matplotlib.pyplot as plt  # here, for the batch reads parameters without drawing
+    from IPython.display import display
+    from PIL import Image
+
     buffer = BytesIO()
     figure.savefig(buffer, dpi=dpi)
     plt.close(figure)

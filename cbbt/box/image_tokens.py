@@ -11,13 +11,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+import lazy_loader
 import torch
-from open_clip.transformer import VisionTransformer
+
+open_clip = lazy_loader.load("open_clip")
 
 
 def token_width(visual: torch.nn.Module) -> int | None:
     """Width of the tokens that an image tower can take; None if its features are not a class token's."""
-    if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None or visual.pool_type != "tok":
+    transformer = isinstance(visual, open_clip.transformer.VisionTransformer)
+    if not transformer or visual.attn_pool is not None or visual.pool_type != "tok":
         return None
     return visual.class_embedding.shape[0]
 

@@ -19,11 +19,10 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-import open_clip
+import lazy_loader
 import torch
-from open_clip.convert import convert_state_dict
-from open_clip.factory import load_state_dict
-from open_clip.transform import PreprocessCfg, image_transform_v2
+
+open_clip = lazy_loader.load("open_clip")  # takes seconds to import: not before a model is loaded
 
 MINI = "mini"
 # What TorchScript archives hold beside weights.
@@ -46,7 +45,7 @@ class LoadedModel:
     @cached_property
     def preprocess(self):
         """The test-time transform: PIL image → float tensor (3, H, W)."""
-        return image_transform_v2(PreprocessCfg(**self.preprocess_config), is_train=False)
+        return open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(**self.preprocess_config), is_train=False)
 
     def fingerprint(self) -> str:
         """Sixteen hex digits over name, preprocessing and every weight."""
@@ -112,7 +111,7 @@ def _load_open_clip(name: str, pretrained) -> LoadedModel:
         raise ModelError(f"backbone {name!r} needs files that could not be had: {error}") from error
     if path is not None:
         _load_strictly(model, path, name)
-    config = asdict(PreprocessCfg()) | dict(model.visual.preprocess_cfg) | preprocess
+    config = asdict(open_clip.transform.PreprocessCfg()) | dict(model.visual.preprocess_cfg) | preprocess
     return LoadedModel(name, model, tokenizer, config)
 
 
@@ -192,8 +191,8 @@ def _load_strictly(model, path: Path, name: str) -> None:
             state = torch.jit.load(path, map_location="cpu").state_dict()
             state = {key: value for key, value in state.items() if key not in ARCHIVE_EXTRAS}
         else:
-            state = load_state_dict(str(path))
-        state = convert_state_dict(model, state)
+            state = open_clip.factory.load_state_dict(str(path))
+        state = open_clip.convert.convert_state_dict(model, state)
     except Exception as error:  # torch, pickle, zip and safetensors each raise their own
         raise ModelError(f"cannot read weights from {path}: {error}") from error
     own = model.state_dict()

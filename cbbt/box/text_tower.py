@@ -25,12 +25,14 @@ from __future__ import annotations
 
 import contextlib
 
+import lazy_loader
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import ResidualAttentionBlock
 
 from cbbt.box.memory import chunk_size
 from cbbt.box.prompts import check_position, readable
+
+open_clip = lazy_loader.load("open_clip")
 
 
 class TextTower:
@@ -59,7 +61,7 @@ class TextTower:
             getattr(text, "attn_mask", None) is not None
             and getattr(text, "cls_emb", None) is None
             and self.pool in ("argmax", "eos")
-            and all(type(block) is ResidualAttentionBlock for block in blocks)
+            and all(type(block) is open_clip.transformer.ResidualAttentionBlock for block in blocks)
         )
         self.context_dim = text.token_embedding.weight.shape[1]
         self.length = text.positional_embedding.shape[0]

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 
+import lazy_loader
 import numpy as np
 import torch
-from open_clip.transform import PreprocessCfg, image_transform_v2
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as TF
+
+open_clip = lazy_loader.load("open_clip")
+torchvision = lazy_loader.load("torchvision")
 
 AUGMENTATIONS = ("cbbt", "crop", "none")
 RECTANGLE = 0.4  # side of the coloured rectangle, as a share of the image's
@@ -34,22 +35,23 @@ class Augmentation:
     def __init__(self, preprocess_config: dict, kind: str, mirror: bool):
         if kind not in AUGMENTATIONS:
             raise ValueError(f"augmentation {kind!r} unknown, choose from {', '.join(AUGMENTATIONS)}")
-        config = PreprocessCfg(**preprocess_config)
+        config = open_clip.transform.PreprocessCfg(**preprocess_config)
         self.kind, self.mirror, self.mean, self.std = kind, mirror, config.mean, config.std
         self.side = config.size if isinstance(config.size, int) else config.size[0]
-        self.test_transform = image_transform_v2(config, is_train=False)
+        self.test_transform = open_clip.transform.image_transform_v2(config, is_train=False)
 
     def __call__(self, image, generator: torch.Generator) -> torch.Tensor:
         """One view; all randomness comes from `generator`."""
         if self.kind == "none":
             return self.test_transform(image)
-        side = self.side
+        side, transforms = self.side, torchvision.transforms
+        TF = transforms.functional
         if self.kind == "crop" or _uniform(generator) < 0.5:
             top, left, height, width = _crop(image.height, image.width, generator)
-            crop = TF.resized_crop(image, top, left, height, width, [side, side], InterpolationMode.BICUBIC)
+            crop = TF.resized_crop(image, top, left, height, width, [side, side], transforms.InterpolationMode.BICUBIC)
             pixels = TF.to_tensor(crop)
         else:
-            pixels = TF.to_tensor(TF.resize(image, [side, side], InterpolationMode.BILINEAR))
+            pixels = TF.to_tensor(TF.resize(image, [side, side], transforms.InterpolationMode.BILINEAR))
             edge = round(RECTANGLE * side)
             top, left = (int(_uniform(generator) * (side - edge + 1)) for _ in range(2))
             pixels[:, top : top + edge, left : left + edge] = torch.rand(3, 1, 1, generator=generator)

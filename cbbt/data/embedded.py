@@ -16,7 +16,6 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 from scipy import ndimage
-from sklearn.datasets import load_digits
 
 from cbbt.mini_clip import landcover, shapes, textures
 from cbbt.mini_clip.fields import SIDE, X, Y, bend, paint, pooled, resample, smooth_noise, step
@@ -150,6 +149,8 @@ def _digit_pixels(image: np.ndarray) -> np.ndarray:
 
 
 def _digits_splits() -> dict[str, tuple[Item, ...]]:
+    from sklearn.datasets import load_digits  # a second to import, for this one task
+
     source, splits = load_digits(), {"train": [], "val": [], "test": []}
     order = np.random.default_rng((SEED, 0)).permutation(len(source.target))
     for label, class_name in enumerate(NAMES["digits"].values()):

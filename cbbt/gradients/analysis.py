@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import open_clip
+import lazy_loader
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,8 @@ from cbbt.gradients.estimators import FACTORS, GradientEstimate, estimate_gradie
 from cbbt.gradients.theory import Expected, expected, expected_guided, expected_in_subspace
 from cbbt.mini_clip.captions import known_phrases
 from cbbt.seeding import generator_for
+
+open_clip = lazy_loader.load("open_clip")
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import exp, lgamma, sqrt
 
+import lazy_loader
 import numpy as np
 import torch
-from scipy.stats import beta
+
+stats = lazy_loader.load("scipy.stats", suppress_warning=True)
 
 FRAMES = ("coordinate", "orthogonal")
 
@@ -121,5 +123,5 @@ def _frame_cosines(q: int, dimension: int, points: int = 2000) -> np.ndarray:
     if rest == 0:
         return np.ones(1)
     # ‖Pg‖²/‖g‖² at its quantiles
-    share = beta(rest / 2, (dimension - rest) / 2).ppf((np.arange(points) + 0.5) / points)
+    share = stats.beta(rest / 2, (dimension - rest) / 2).ppf((np.arange(points) + 0.5) / points)
     return (whole + share) / np.sqrt(whole**2 + 2 * whole * share + share)

@@ -17,9 +17,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import lazy_loader
 import torch
 import torch.nn.functional as F
-from scipy.linalg import hadamard
 
 from cbbt.adapters import IdentityAdapter
 from cbbt.box.prompts import initial_context
@@ -28,6 +28,8 @@ from cbbt.learning.fitting import Classifier, Fitted
 from cbbt.learning.search import search
 from cbbt.methods.parts.spsa import Gains, spsa_gradient
 from cbbt.seeding import batch_rows, generator_for
+
+linalg = lazy_loader.load("scipy.linalg", suppress_warning=True)
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def fastfood(inputs: int, outputs: int, generator: torch.Generator) -> torch.Ten
     next power of two L ≥ outputs; all is divided by √(L · ΣG²).
     """
     size = 1 << max(outputs - 1, inputs - 1, 1).bit_length()
-    transform = torch.from_numpy(hadamard(size)).float()
+    transform = torch.from_numpy(linalg.hadamard(size)).float()
     signs = torch.randint(0, 2, (size,), generator=generator) * 2.0 - 1.0
     order = torch.randperm(size, generator=generator)
     normal = torch.randn(size, generator=generator)

@@ -12,13 +12,14 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-import open_clip
+import lazy_loader
 import torch
-from open_clip.model import set_model_preprocess_cfg
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from .captions import known_phrases
+
+open_clip = lazy_loader.load("open_clip")
 
 WEIGHTS = Path(__file__).with_name("mini_clip.safetensors")
 CONTEXT_LENGTH = 24
@@ -92,7 +93,7 @@ def build_mini_clip() -> open_clip.CLIP:
         vision_cfg=dict(image_size=32, layers=(1, 1, 1, 1), width=16, head_width=64, patch_size=None),
         text_cfg=dict(context_length=CONTEXT_LENGTH, vocab_size=len(vocabulary()), width=128, heads=4, layers=3),
     )
-    set_model_preprocess_cfg(model, PREPROCESS)
+    open_clip.model.set_model_preprocess_cfg(model, PREPROCESS)
     return model
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pandas as pd
+import lazy_loader
+
+pd = lazy_loader.load("pandas")
 
 RECORD = "record.json"
 

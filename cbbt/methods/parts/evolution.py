@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 
-import cma
+import lazy_loader
 import numpy as np
 import torch
 
 from cbbt.box.prompts import fill_template
 from cbbt.seeding import generator_for
+
+cma = lazy_loader.load("cma")
 
 
 class Evolution:

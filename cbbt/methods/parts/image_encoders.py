@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import lazy_loader
 import safetensors.torch
-import timm
 import torch
 import torch.nn.functional as F
 
 from cbbt.checks import nearest
+
+timm = lazy_loader.load("timm")
 
 SIDE = 32  # larger images are averaged down to this before their components are taken
 SMALLEST = 1e-3  # components below this part of the first one's standard deviation hold only rounding
