@@ -35,7 +35,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "methods": ["METHODS", "Method"],
         "results.records": ["curves_table", "load_records", "runs_table"],
         "runs.config": ["RunConfig"],
-        "runs.experiment": ["run"],
+        "runs.experiment": ["run", "run_all"],
         "runs.merging": ["merge_records"],
     },
 )

@@ -10,11 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from cbbt.gradients.directions import DIRECTIONS
 from cbbt.runs.config import RunConfig
-from cbbt.runs.experiment import run
+from cbbt.runs.experiment import run_all
 
 # Name → fields of `RunConfig`. All ask the same prompts a step: what they are scored on
 # is free, because the text features of a prompt do not depend on the images.
@@ -45,13 +44,17 @@ def accuracy_by_estimator(
     class_prompts; one row per epoch.
     """
     estimators = ESTIMATORS if estimators is None else estimators
-    table = []
     choices = [(name, seed) for name in estimators for seed in seeds]
-    for name, seed in tqdm(choices, desc="training", disable=not progress, leave=False):
+    configs = []
+    for name, seed in choices:
         values = common | estimators[name] | {"method": "cbbt_prompt", "seed": seed, "judge": "validation"}
         if values.get("differences") == "two-sided":
             values["q"] = max(values["q"] // 2, 1)
-        record = run(RunConfig.from_dict(values), out=out, root=root, cache=cache)
-        kept = ("step", "train_loss", "validation_accuracy", "loss_queries", "class_prompts")
-        table += [{"estimator": name, "seed": seed} | {column: row[column] for column in kept} for row in record["history"]]
-    return pd.DataFrame(table)
+        configs.append(RunConfig.from_dict(values))
+    kept = ("step", "train_loss", "validation_accuracy", "loss_queries", "class_prompts")
+    records = run_all(configs, out, root=root, cache=cache, progress=progress)
+    return pd.DataFrame(
+        {"estimator": name, "seed": seed} | {column: row[column] for column in kept}
+        for (name, seed), record in zip(choices, records, strict=True)
+        for row in record["history"]
+    )

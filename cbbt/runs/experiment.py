@@ -17,18 +17,19 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from tqdm.auto import tqdm
 
-from cbbt.box.blackbox import load_black_box, load_white_box
 from cbbt.box.ledger import Ledger
 from cbbt.box.memory import peak_memory
 from cbbt.data.features import encode_items, encode_views
 from cbbt.data.load import load_task
 from cbbt.data.pixels import Pixels
 from cbbt.data.task import DataError, labels_of
-from cbbt.learning.fitting import Session, Split, Support
+from cbbt.learning.fitting import Session, Support
 from cbbt.methods import METHODS
 from cbbt.results.records import RECORD
 from cbbt.runs.config import RunConfig
+from cbbt.runs.workbench import Workbench
 
 
 def run(
@@ -41,6 +42,7 @@ def run(
     workers: int = 0,
     progress: bool = False,
     save_every: float = 5.0,
+    workbench: Workbench | None = None,
 ) -> dict:
     """Carry out one run and return its record, a dict that JSON can hold.
 
@@ -52,6 +54,7 @@ def run(
         cache: folder that keeps image features for later runs (see
             `cbbt.data.features`); None encodes the images again in each run.
         workers: processes that decode images. save_every: seconds between checkpoints.
+        workbench: of the runs before this one, to share models and judged images with.
 
     The record has: config, run_id, scores (percent), selection, history (a row per
     epoch), queries of the fit at three grains, evaluation_queries, repeated_queries
@@ -71,15 +74,15 @@ def run(
     words = {"split": config.split, "template": config.template, "class_names": config.class_names}
     task = load_task(config.dataset, shots=config.shots, seed=config.seed, root=root, **words)
     ledger = Ledger(config.budget, journal=folder / "asked.jsonl" if folder else None)
-    load = load_white_box if method.white_box else load_black_box
-    box = load(config.backbone, config.pretrained, device=device, ledger=ledger)
+    workbench = workbench or Workbench()
+    box = workbench.box(config, method.white_box, device, ledger)
     judge = box.with_ledger(Ledger())
 
     judged = task.test if config.judge == "test" else load_task(config.dataset, root=root, **words).val
     if not len(judged):
         raise DataError(f"{config.dataset} has no image to judge by: its {config.judge} split is empty")
     reading = {"cache": cache, "workers": workers, "progress": progress}
-    split = Split(encode_items(judge, judged, **reading), labels_of(judged).to(box.device), Pixels(judged, box.preprocess))
+    split = workbench.split(judge, judged, reading)
     column = f"{config.judge}_accuracy"
     support = _support(box, task, config, reading)
     session = Session(
@@ -126,6 +129,17 @@ def run(
         for leftover in ("checkpoint.safetensors", "asked.jsonl"):
             (folder / leftover).unlink(missing_ok=True)
     return record
+
+
+def run_all(configs, out: str | Path | None = None, *, progress: bool = False, **options) -> list[dict]:
+    """Carry out runs one after another and return their records, in order.
+
+    Like `run` for each, with its `options`, but models are loaded and the judged split
+    is encoded once for all. `progress` shows a bar over the runs, and one within each.
+    """
+    workbench = Workbench()
+    bar = tqdm(configs, desc="runs", disable=not progress)
+    return [run(config, out, progress=progress, workbench=workbench, **options) for config in bar]
 
 
 def _support(box, task, config, reading: dict) -> Support:

@@ -1,0 +1,49 @@
+"""What runs that follow each other have in common: the model, and the images they are judged on.
+
+A workbench lives as long as its caller keeps it. Each run still has boxes and ledgers of
+its own, and pays in them for everything it would have asked by itself.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from cbbt.box.blackbox import BlackBox, load_black_box, load_white_box
+from cbbt.box.ledger import Ledger
+from cbbt.data.features import encode_items
+from cbbt.data.pixels import Pixels
+from cbbt.data.task import labels_of, split_digest
+from cbbt.learning.fitting import Split
+
+
+class Workbench:
+    """Models that are loaded, and splits that are encoded, once for all runs that are given it."""
+
+    def __init__(self):
+        self._boxes: dict[tuple, BlackBox] = {}
+        self._features: dict[tuple, torch.Tensor] = {}
+
+    def box(self, config, white: bool, device: str | None, ledger: Ledger) -> BlackBox:
+        """A box for `config`, counted in `ledger`; weights in a file are read again when the file has changed."""
+        file = Path(str(config.pretrained)).expanduser()
+        state = os.stat(file) if file.is_file() else None
+        key = (config.backbone, config.pretrained, white, device, state and (state.st_mtime_ns, state.st_size))
+        if key not in self._boxes:
+            load = load_white_box if white else load_black_box
+            self._boxes[key] = load(config.backbone, config.pretrained, device=device)
+        return self._boxes[key].with_ledger(ledger)
+
+    def split(self, judge: BlackBox, items, reading: dict) -> Split:
+        """`items` to be judged on, encoded by `judge`, which pays for them each time.
+
+        `reading`: options of `cbbt.data.features.encode_items`.
+        """
+        key = (judge.fingerprint(), judge.device, split_digest(items), *(str(item.path) for item in items[:1]))
+        if key not in self._features:
+            self._features[key] = encode_items(judge, items, **reading)
+        else:
+            judge.ledger.charge("images", len(items), answered=False)
+        return Split(self._features[key], labels_of(items).to(judge.device), Pixels(items, judge.preprocess))
