@@ -37,15 +37,15 @@ def test_shipped_grids_are_valid(path):
 def test_cells_and_settings():
     grid = Grid.from_dict(GOOD)
     assert [cell.name for cell in grid.cells()] == [
-        "digits.cbbt.4shot.default",
-        "shapes.cbbt.4shot.default",
+        "digits.4shot.default",
+        "shapes.4shot.default",
         "digits.cbbt.1shot.default",
         "shapes.cbbt.1shot.default",
-        "digits.zero_shot.0shot.default",
-        "shapes.zero_shot.0shot.default",
     ]
     first, second = grid.configs(Cell("shapes", ("cbbt",), 4, "default"))
     assert (first.seed, second.seed, first.shots, first.q, first.epochs) == (1, 2, 4, 9, 3)
+    shots = {(config.method, config.shots) for cell in grid.cells() for config in grid.configs(cell)}
+    assert shots == {("cbbt", 4), ("cbbt", 1), ("zero_shot", 0)}
 
 
 def test_grouping_changes_no_run():
@@ -61,7 +61,7 @@ def test_grouping_changes_no_run():
 def test_variants_are_an_axis_that_wins():
     grid = Grid.from_dict(GOOD | {"variants": {"few": {"q": 3}, "many": {"q": 99}}})
     assert {config.q for cell in grid.cells() for config in grid.configs(cell)} == {3, 99}
-    assert len(grid.cells()) == 12
+    assert len(grid.cells()) == 8
 
 
 def test_a_variant_may_be_of_some_methods_only():
@@ -147,4 +147,4 @@ def test_an_unknown_data_set_is_refused_before_anything_starts():
 def test_the_shipped_table_of_a_grid_holds_each_of_its_runs_once(name):
     grid = Grid.from_dict(yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text()))
     wanted = [config.run_id for cell in grid.cells() for config in grid.configs(cell)]
-    assert list(read_table(ROOT / grid.tables / "runs.csv").run_id) == wanted
+    assert sorted(read_table(ROOT / grid.tables / "runs.csv").run_id) == sorted(wanted)

@@ -3,7 +3,7 @@
 A grid file (see `configs/default.yaml`) is checked in full before anything
 starts. One *cell* is a data set, a number of shots, a variant of the settings and
 either one method or all of them: the runs that one executed notebook carries out
-and compares. Methods that need no shots run once, with none.
+and compares. Methods that need no shots run once, with none, in the cell of the most shots.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, field, fields
 from typing import get_args, get_origin, get_type_hints
 
+from cbbt.checks import choose
 from cbbt.data.load import require_known
 from cbbt.methods import METHODS
 from cbbt.notebook import check_parameters, project_root
@@ -111,8 +112,8 @@ class Grid:
     def cells(self) -> list[Cell]:
         """All cells, the longest first, the same list each time."""
         needing = tuple(m for m in self.methods if m not in METHODS or METHODS[m].needs_shots)
-        without = tuple(m for m in self.methods if m not in needing)
-        groups = [(shots, needing) for shots in sorted(self.shots, reverse=True)] + [(0, without)]
+        most, *fewer = sorted(self.shots, reverse=True)
+        groups = [(most, self.methods)] + [(shots, needing) for shots in fewer]
         if self.notebook_per == "method":
             groups = [(shots, (method,)) for shots, methods in groups for method in methods]
         return [
@@ -131,13 +132,13 @@ class Grid:
 
     def configs(self, cell: Cell) -> list[RunConfig]:
         """The runs of a cell, method by method, one per seed."""
-        return [
-            RunConfig.from_dict(
-                self.settings_of(cell, method) | {"dataset": cell.dataset, "method": method, "shots": cell.shots, "seed": seed}
-            )
-            for method in cell.methods
-            for seed in self.seeds
-        ]
+        configs = []
+        for method in cell.methods:
+            choose("method", method, METHODS)
+            shots = cell.shots if METHODS[method].needs_shots else 0
+            values = self.settings_of(cell, method) | {"dataset": cell.dataset, "method": method, "shots": shots}
+            configs += [RunConfig.from_dict(values | {"seed": seed}) for seed in self.seeds]
+        return configs
 
 
 def _checked(name: str, value, expected):
