@@ -5,7 +5,10 @@
 # make lab         JupyterLab on the notebooks
 # make check-slurm     a grid on a SLURM of one node, a job of it killed (as root: Debian's slurm-wlm is installed)
 # make check-browser   each notebook in JupyterLab in a headless browser (as root: Debian's chromium is installed)
-PYTHON ?= python3
+# The first of these that is new enough; PYTHON=… names another.
+PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$each -c '$(NEW_ENOUGH)' 2> /dev/null && echo $$each && break; done)
+NEW_ENOUGH = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 VENV ?= .venv
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 CONFIG ?= configs/default.yaml
@@ -20,18 +23,26 @@ export OMP_WAIT_POLICY = passive
 
 setup: $(VENV)/ready
 
+# An environment of another interpreter, or one that was left half-made, is made anew. Bytecode is
+# not compiled for all packages beforehand: that takes longer than all that is imported ever does.
 $(VENV)/ready: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable .
+	@test -n "$(PYTHON)" || { echo "no Python found that is 3.11 or newer: install one, or name it by PYTHON=…"; exit 1; }
+	@$(PYTHON) -c '$(NEW_ENOUGH)' || { echo "$(PYTHON) is `$(PYTHON) --version`: it must be 3.11 or newer, and have venv"; exit 1; }
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 && test "`$(BIN)/python -V`" = "`$(PYTHON) -V`" || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --no-compile --editable ".[test]"
 	touch $@
 
 reproduce: setup
 	snakemake --cores $(CORES) --configfile $(CONFIG) --rerun-triggers mtime params input --rerun-incomplete --keep-going --quiet rules; \
 		status=$$?; python -m cbbt.runs.report $(CONFIG) && exit $$status
 
+# One process for each core, each with one thread.
 test: setup
-	python -m pytest --quiet tests
-	python -m pytest --quiet --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+	ruff check --quiet .
+	ruff format --check --quiet .
+	lint-imports --verbose --no-cache > /dev/null || lint-imports --no-cache
+	OMP_NUM_THREADS=1 python -m pytest --quiet --numprocesses $(CORES) --dist loadgroup --nbval-lax --nbval-current-env \
+		--nbval-sanitize-with tests/nbval_sanitize.cfg tests notebooks
 
 figures: setup
 	mkdir -p results

@@ -10,10 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
-import subprocess
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -27,6 +24,7 @@ from cbbt.data.pixels import Pixels
 from cbbt.data.task import DataError, labels_of
 from cbbt.learning.fitting import Session, Support
 from cbbt.methods import METHODS
+from cbbt.provenance import commit, versions
 from cbbt.results.records import RECORD
 from cbbt.runs.config import RunConfig
 from cbbt.runs.workbench import Workbench
@@ -162,23 +160,6 @@ def _support(box, task, config, reading: dict) -> Support:
         pixels=Pixels(task.train, box.preprocess),
         val_pixels=Pixels(task.val, box.preprocess),
     )
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    packages = {"cbbt": "cbbt", "torch": "torch", "open_clip": "open_clip_torch", "numpy": "numpy"}
-    return {"python": platform.python_version()} | {name: version(package) for name, package in packages.items()}
-
-
-def commit() -> str | None:
-    """The source's git commit, with "+" if tracked files differ from it; None outside git."""
-    here = Path(__file__).parent
-    try:
-        name = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        dirty = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "."], cwd=here).returncode
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return name.stdout.strip() + ("+" if dirty else "")
 
 
 def device_name(device: torch.device) -> str:
