@@ -18,8 +18,11 @@ NOTEBOOKS = {
 }
 BLOCKED = """
 import sys
-for name in ("torch", "torchvision", "open_clip", "timm"):
-    sys.modules[name] = None  # an import of it fails
+class Blocked:
+    def find_spec(name, path=None, target=None):
+        if name in ("torch", "torchvision", "open_clip", "timm"):
+            raise ModuleNotFoundError(f"{name} is blocked")
+sys.meta_path.insert(0, Blocked)
 In = []  # as in a kernel: the cells run so far
 """
 

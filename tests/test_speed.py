@@ -1,24 +1,21 @@
 """The benchmark's bookkeeping: operations that it counts, turns that it takes. Nothing is timed here."""
 
-import importlib.util
+import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cbbt.box.text_tower import TextTower
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))  # scripts beside the package
+import speed
+import text_encoding
+import timing
+
 NAMES = ("cat", "sailing boat", "car", "apple pie")
-
-
-@pytest.fixture(scope="module")
-def speed():
-    path = Path(__file__).parent.parent / "benchmarks" / "speed.py"
-    spec = importlib.util.spec_from_file_location("speed", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def counted(call) -> int:
@@ -27,22 +24,22 @@ def counted(call) -> int:
     return counter.get_total_flops()
 
 
-def test_bare_products_are_counted_right(speed, loaded):
-    products, operations = speed.bare_products(TextTower(loaded.model, loaded.tokenizer), rows=5)
+def test_bare_products_are_counted_right(loaded):
+    products, operations = text_encoding.bare_products(TextTower(loaded.model, loaded.tokenizer), rows=5)
     assert counted(products) == operations
 
 
 @pytest.mark.parametrize("length", [1, 4, 16])
-def test_the_tower_makes_hardly_more_operations_than_are_necessary(speed, loaded, length):
+def test_the_tower_makes_hardly_more_operations_than_are_necessary(loaded, length):
     tower = TextTower(loaded.model, loaded.tokenizer)
     contexts = torch.randn(6, length, 32)
-    necessary = speed.necessary_operations(tower, 6, length, NAMES)
+    necessary = text_encoding.necessary_operations(tower, 6, length, NAMES)
     made = counted(lambda: tower.encode(contexts, NAMES))
     # Queries of the last layer that nobody reads, and both halves of the causal products.
     assert necessary < made < 1.15 * necessary
 
 
-def test_calls_take_turns_and_the_first_turn_is_left_out(speed, monkeypatch):
+def test_calls_take_turns_and_the_first_turn_is_left_out(monkeypatch):
     now, order = [0.0], []
 
     def call(name, seconds):
@@ -52,7 +49,16 @@ def test_calls_take_turns_and_the_first_turn_is_left_out(speed, monkeypatch):
 
         return run
 
-    monkeypatch.setattr(speed.time, "perf_counter", lambda: now[0])
-    table = speed.turns({"a": call("a", 1), "b": call("b", 10)}, 2, torch.device("cpu"))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    table = timing.turns({"a": call("a", 1), "b": call("b", 10)}, 2, torch.device("cpu"))
     assert order == ["a", "b"] * 3
     assert table.to_dict("list") == {"a": [3, 5], "b": [40, 60]}
+
+
+def test_the_command_writes_every_table_from_its_own_measurement(monkeypatch, tmp_path):
+    for name in speed.TABLES:
+        function = name.removeprefix("speed_") + "_table"
+        monkeypatch.setattr(speed, function, lambda *sizes, name=name: pd.DataFrame({"table": [name]}))
+    monkeypatch.setattr(sys, "argv", ["speed.py", "--out", str(tmp_path)])
+    speed.main()
+    assert {path.stem: pd.read_csv(path).table[0] for path in tmp_path.iterdir()} == {name: name for name in speed.TABLES}
