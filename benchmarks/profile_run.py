@@ -31,7 +31,7 @@ STAGES = {  # stage → module's file, function that does it; the tower's and th
     "fit": ("tuning.py", "tune"),
     "of it, the text tower": ("text_tower.py", "encode"),
     "judge": ("fitting.py", "accuracy_on"),
-    "save": ("experiment.py", "save"),
+    "save": ("experiment.py", "_save"),
 }
 
 

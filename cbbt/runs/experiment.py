@@ -121,11 +121,7 @@ def run(
         "device": device_name(box.device),
     }
     if folder is not None:
-        partial = folder / (RECORD + ".partial")
-        partial.write_text(json.dumps(record, indent=1))
-        os.replace(partial, folder / RECORD)
-        for leftover in ("checkpoint.safetensors", "asked.jsonl"):
-            (folder / leftover).unlink(missing_ok=True)
+        _save(record, folder)
     return record
 
 
@@ -136,8 +132,17 @@ def run_all(configs, out: str | Path | None = None, *, progress: bool = False, *
     is encoded once for all. `progress` shows a bar over the runs, and one within each.
     """
     workbench = Workbench()
-    bar = tqdm(configs, desc="runs", disable=not progress)
+    bar = tqdm(configs, desc="runs", disable=not progress, leave=False)
     return [run(config, out, progress=progress, workbench=workbench, **options) for config in bar]
+
+
+def _save(record: dict, folder: Path) -> None:
+    """Write the record, whole or not at all; what served to get there goes."""
+    partial = folder / (RECORD + ".partial")
+    partial.write_text(json.dumps(record, indent=1))
+    os.replace(partial, folder / RECORD)
+    for leftover in ("checkpoint.safetensors", "asked.jsonl"):
+        (folder / leftover).unlink(missing_ok=True)
 
 
 def _support(box, task, config, reading: dict) -> Support:
