@@ -22,7 +22,7 @@ def start(tmp_path):
 
     def begin(**environment):
         tell = "import os, sys; print(os.environ.get('CUDA_VISIBLE_DEVICES'), flush=True); sys.stdin.read()"
-        command = [sys.executable, ROOT / "cbbt" / "gpus.py", sys.executable, "-S", "-c", tell]
+        command = [sys.executable, ROOT / "cbbt" / "runs" / "gpus.py", sys.executable, "-S", "-c", tell]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         running.append(subprocess.Popen(command, env=machine | environment, **pipes))
         return running[-1]
