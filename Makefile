@@ -36,12 +36,12 @@ reproduce: setup
 	snakemake --cores $(CORES) --configfile $(CONFIG) --rerun-triggers mtime params input --rerun-incomplete --keep-going --quiet rules; \
 		status=$$?; python -m cbbt.runs.report $(CONFIG) && exit $$status
 
-# One process for each core, each with one thread.
+# One process for each core, each with one thread; a file or notebook stays in one process.
 test: setup
 	ruff check --quiet .
 	ruff format --check --quiet .
 	lint-imports --verbose --no-cache > /dev/null || lint-imports --no-cache
-	OMP_NUM_THREADS=1 python -m pytest --quiet --numprocesses $(CORES) --dist loadgroup --nbval-lax --nbval-current-env \
+	OMP_NUM_THREADS=1 python -m pytest --quiet --numprocesses $(CORES) --dist loadfile --nbval-lax --nbval-current-env \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg tests notebooks
 
 figures: setup
