@@ -1,5 +1,6 @@
 # make reproduce   set up, then the whole embedded reproduction
-# make test        set up, then every test
+# make test        set up, then the tests: lint, floors, units, whole runs and batches, notebooks
+# make test-all    the same, and repeated kills of further methods and of a full-size model
 # make figures     redraw the figures from figures/data
 # make notebooks   run the notebooks again with their defaults, in place
 # make lab         JupyterLab on the notebooks
@@ -19,7 +20,7 @@ export JUPYTER_PLATFORM_DIRS = 1
 # Waiting threads must not spin where several processes share the cores.
 export OMP_WAIT_POLICY = passive
 
-.PHONY: reproduce test figures notebooks lab check-slurm check-browser setup
+.PHONY: reproduce test test-all figures notebooks lab check-slurm check-browser setup
 
 setup: $(VENV)/ready
 
@@ -37,12 +38,12 @@ reproduce: setup
 		status=$$?; python -m cbbt.runs.report $(CONFIG) && exit $$status
 
 # One process for each core, each with one thread; a file or notebook stays in one process.
-test: setup
+test test-all: setup
 	ruff check --quiet .
 	ruff format --check --quiet .
 	lint-imports --verbose --no-cache > /dev/null || lint-imports --no-cache
 	OMP_NUM_THREADS=1 python -m pytest --quiet --numprocesses $(CORES) --dist loadfile --nbval-lax --nbval-current-env \
-		--nbval-sanitize-with tests/nbval_sanitize.cfg tests notebooks
+		--nbval-sanitize-with tests/nbval_sanitize.cfg $(if $(filter test,$@),-m "not soak") tests notebooks
 
 figures: setup
 	mkdir -p results

@@ -150,7 +150,7 @@ print(config.run_id)
 
 @pytest.mark.parametrize("method, settings", [
     ("cbbt", {"epochs": 150, "q": 16}),
-    ("craft", {"numbers": 16, "population": 6, "evaluations": 2400}),
+    pytest.param("craft", {"numbers": 16, "population": 6, "evaluations": 2400}, marks=pytest.mark.soak),
 ])  # fmt: skip
 def test_sigkill_at_any_moment_changes_no_number(tmp_path, method, settings):
     def start(folder):

@@ -33,6 +33,7 @@ def root(tmp_path_factory):
     return folder
 
 
+@pytest.mark.soak
 def test_a_run_that_is_killed_ends_with_the_same_numbers(root, tmp_path):
     config = CONFIG | SETTINGS | {"method": "cbbt"}
 
