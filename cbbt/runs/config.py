@@ -107,16 +107,8 @@ class RunConfig:
         }
         for name, allowed in choices.items():
             choose(name, getattr(self, name), allowed)
-        at_least = {
-            "shots": 0,
-            "seed": 1,
-            "context_length": 1,
-            "q": 1,
-            "epochs": 1,
-            "batch_size": 1,
-            "views": 1,
-            "prompt_every": 1,
-        }
+        counts = ("seed", "context_length", "q", "epochs", "batch_size", "views", "prompt_every")
+        at_least = {"shots": 0} | dict.fromkeys(counts, 1)
         at_least |= {"warmup_epochs": 0, "adapter_reduction": 1, "weight_decay": 0, "cache_alpha": 0, "warmup_lr": 0}
         at_least |= {f"max_{grain}": 1 for grain in self.budget}
         check_ranges(self, at_least, positive=("prompt_lr", "adapter_lr", "cache_lr", "clip_norm", "cache_beta"))
