@@ -15,8 +15,13 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 CONFIG ?= configs/default.yaml
 BIN = $(VENV)/bin
 # The notebooks' kernels and snakemake's shells must find the environment's programs.
-export PATH := $(abspath $(BIN)):$(PATH)
+export PATH := $(if $(filter /%,$(BIN)),,$(CURDIR)/)$(BIN):$(PATH)
 export JUPYTER_PLATFORM_DIRS = 1
+# Where the home cannot be written, programs keep caches and sockets in a folder of their own.
+ifneq ($(shell made=`mktemp -d "$$HOME/.cbbt.XXXXXX" 2> /dev/null` && rmdir "$$made" && echo yes),yes)
+export XDG_CACHE_HOME := $(or $(XDG_CACHE_HOME),$(shell mktemp -d))
+export JUPYTER_RUNTIME_DIR := $(or $(JUPYTER_RUNTIME_DIR),$(XDG_CACHE_HOME)/jupyter)
+endif
 # Waiting threads must not spin where several processes share the cores.
 export OMP_WAIT_POLICY = passive
 
@@ -34,8 +39,8 @@ $(VENV)/ready: pyproject.toml
 	touch $@
 
 reproduce: setup
-	snakemake --cores $(CORES) --configfile $(CONFIG) --rerun-triggers mtime params input --rerun-incomplete --keep-going --quiet rules; \
-		status=$$?; python -m cbbt.runs.report $(CONFIG) && exit $$status
+	python -m cbbt.runs.batch snakemake --cores $(CORES) --configfile $(CONFIG) \
+		--rerun-triggers mtime params input --rerun-incomplete --keep-going --quiet rules
 
 # One process for each core, each with one thread; a file or notebook stays in one process.
 test test-all: setup

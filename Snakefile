@@ -11,14 +11,24 @@
 # Executed notebooks are logs: they stay, readable, when a cell fails.
 
 import base64
+import re
 from pathlib import Path
+from shlex import quote
 
 import yaml
 
+from cbbt.results.records import curves_table, runs_table
+from cbbt.results.tables import write_table
+from cbbt.runs.batch import collect
+from cbbt.runs.config import RunConfig
 from cbbt.runs.grid import Grid
+from cbbt.runs.report import NEVER_STARTED
 
 
-configfile: "configs/default.yaml"
+# A grid file stands for itself: the default one is read only where no other is named.
+if not workflow.overwrite_configfiles:
+
+    configfile: "configs/default.yaml"
 
 
 GRID = Grid.from_dict(dict(config))
@@ -26,10 +36,12 @@ CELLS = {cell.name: cell for cell in GRID.cells()}
 RESULTS, TABLES, FIGURES = GRID.results, GRID.tables, GRID.figures
 HERE = Path(workflow.basedir)  # notebooks run elsewhere: they are given whole paths
 WEIGHTS = "cbbt/mini_clip/mini_clip.safetensors"
+GRID.require_data()
 
-
-wildcard_constraints:
-    cell="|".join(CELLS),
+# The figures that were drawn are listed in the file that says so. If one of them is gone, they are drawn again.
+DRAWN = Path(RESULTS, "notebooks", "04_figures.done")
+if DRAWN.exists() and not all(Path(line).exists() for line in DRAWN.read_text().splitlines() or [FIGURES]):
+    DRAWN.unlink()
 
 
 def papermill(**parameters):
@@ -38,14 +50,17 @@ def papermill(**parameters):
 
 
 def cell_parameters(wildcards):
+    """All parameters of notebook 3 that a grid decides, so that the notebook's own defaults play no part."""
     cell = CELLS[wildcards.cell]
     return papermill(
         dataset=cell.dataset,
         methods=list(cell.methods),
         shots=cell.shots,
         seeds=list(GRID.seeds),
+        backbone=RunConfig.backbone,
+        pretrained=RunConfig.pretrained,
         data_root=GRID.data_root,
-        cache=str(HERE / Path(GRID.cache).expanduser()) if GRID.cache else "",
+        cache=str(HERE / GRID.cache) if GRID.cache else "",
         workers=GRID.workers,
         settings={method: GRID.settings_of(cell, method) for method in cell.methods},
         runs=str(HERE / RESULTS / "runs"),
@@ -53,14 +68,19 @@ def cell_parameters(wildcards):
     )
 
 
-# Two runs beside each other: waiting threads must not spin on the other's core.
-EXECUTE = (
-    "env OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=passive papermill {input.notebook} {log} {params.parameters} "
-    "--log-level ERROR --no-progress-bar > {log}.txt 2>&1 || (tail -n 25 {log}.txt; exit 1)"
-)
+def execute(prefix=""):
+    """The shell command that executes a rule's notebook; once more if its kernel never started, having lost its port to another."""
+    # Two runs beside each other: waiting threads must not spin on the other's core.
+    notebook = (
+        f"{prefix}env OMP_NUM_THREADS={{threads}} OMP_WAIT_POLICY=passive papermill {{input.notebook:q}} {{log:q}} "
+        "{params.parameters} --log-level ERROR --no-progress-bar > {log:q}.txt 2>&1"
+    )
+    return f"{notebook} || (grep -qE {quote('|'.join(NEVER_STARTED))} {{log:q}}.txt && {notebook}) || (tail -n 25 {{log:q}}.txt; exit 1)"
+
+
 # Each notebook that asks the model has a GPU to itself where there are any. The resource
 # keeps those that would wait from starting; SLURM's own is `gpu` (configs/slurm).
-ON_ONE_GPU = f"python '{HERE}/cbbt/runs/gpus.py' "
+ON_ONE_GPU = f"python {quote(str(HERE / 'cbbt/runs/gpus.py'))} "
 
 
 localrules:
@@ -88,7 +108,7 @@ rule data_preparation:
     resources:
         gpu_slot=1,
     shell:
-        ON_ONE_GPU + EXECUTE
+        execute(ON_ONE_GPU)
 
 
 rule gradient_approximation:
@@ -103,24 +123,33 @@ rule gradient_approximation:
         parameters=papermill(tables=str(HERE / TABLES), **GRID.gradient),
     resources:
         gpu_slot=1,
+    priority: max(GRID.shots)
     shell:
-        ON_ONE_GPU + EXECUTE
+        execute(ON_ONE_GPU)
 
 
-rule cell:
-    input:
-        notebook="notebooks/03_training.ipynb",
-        weights=WEIGHTS,
-    output:
-        f"{RESULTS}/cells/{{cell}}.csv",
-    log:
-        f"{RESULTS}/notebooks/{{cell}}.ipynb",
-    params:
-        parameters=cell_parameters,
-    resources:
-        gpu_slot=1,
-    shell:
-        ON_ONE_GPU + EXECUTE
+# The cells of the most shots take longest: begun first, they leave no core idle at the end.
+for shots in GRID.shots:
+
+    rule:
+        name:
+            f"cell_{shots}shot"
+        input:
+            notebook="notebooks/03_training.ipynb",
+            weights=WEIGHTS,
+        output:
+            f"{RESULTS}/cells/{{cell}}.csv",
+        log:
+            f"{RESULTS}/notebooks/{{cell}}.ipynb",
+        wildcard_constraints:
+            cell="|".join(re.escape(cell.name) for cell in CELLS.values() if cell.shots == shots),
+        params:
+            parameters=cell_parameters,
+        resources:
+            gpu_slot=1,
+        priority: shots
+        shell:
+            execute(ON_ONE_GPU)
 
 
 rule tables:
@@ -130,13 +159,9 @@ rule tables:
         runs=f"{TABLES}/runs.csv",
         curves=f"{TABLES}/curves.csv",
     run:
-        import cbbt
-        from cbbt.results.tables import write_table
-
-        done = {record["run_id"]: record for record in cbbt.load_records(f"{RESULTS}/runs")}
-        records = [done[config.run_id] for cell in GRID.cells() for config in GRID.configs(cell)]
-        write_table(cbbt.runs_table(records), output.runs)
-        write_table(cbbt.curves_table(records), output.curves, digits=6)
+        records = collect(GRID)
+        write_table(runs_table(records), output.runs)
+        write_table(curves_table(records), output.curves, digits=6)
 
 
 rule figures:
@@ -146,10 +171,12 @@ rule figures:
         rules.tables.output,
         notebook="notebooks/04_figures.ipynb",
     output:
-        touch(f"{RESULTS}/notebooks/04_figures.done"),
+        str(DRAWN),
     log:
         f"{RESULTS}/notebooks/04_figures.ipynb",
     params:
         parameters=papermill(tables=str(HERE / TABLES), figures=str(HERE / FIGURES)),
-    shell:
-        EXECUTE
+    run:
+        shell(execute())
+        drawn = sorted(Path(FIGURES).glob("*.p[dn][fg]"))
+        Path(output[0]).write_text("\n".join(map(str, drawn)))

@@ -1,6 +1,8 @@
 """The batch itself: what fails is said in a line, and a kill costs the runs in flight alone."""
 
+import base64
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +15,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from cbbt.results.tables import read_table
+import cbbt
+from cbbt.results.tables import read_table, write_table
+from cbbt.runs.batch import run_alone
+from cbbt.runs.grid import Grid
 
 ROOT = Path(__file__).parent.parent
 ASIDE = ["fit_seconds", "peak_megabytes", "commit"]  # columns of the table that are no result
@@ -27,20 +32,20 @@ def write_grid(folder: Path, **values) -> Path:
     return folder / "grid.yaml"
 
 
-def batch(grid: Path) -> subprocess.Popen:
-    """Snakemake on the tables of a grid, in a process group of its own."""
-    command = [sys.executable, "-m", "snakemake", "tables", "-c1", "--nolock", "--keep-going", "--rerun-incomplete"]
-    command += ["--rerun-triggers", "mtime", "--configfile", str(grid), "--quiet", "all"]
+def batch(grid: Path, *options: str) -> subprocess.Popen:
+    """As the Makefile starts it, on the tables of a grid, in a process group of its own."""
+    command = [sys.executable, "-m", "cbbt.runs.batch", "snakemake", "tables", "--cores", "1", "--configfile", str(grid)]
+    command += ["--rerun-triggers", "mtime", "--rerun-incomplete", "--keep-going", "--quiet", "rules", *options]
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipes)
 
 
-def failures(grid: Path) -> list[str]:
-    """The lines of the batch's report on what failed."""
-    report = subprocess.run([sys.executable, "-m", "cbbt.runs.report", grid], capture_output=True, text=True, check=True).stdout
-    lines = report.splitlines()
-    (head,) = [index for index, line in enumerate(lines) if "did not end" in line]
-    return lines[head + 1 :]
+def ended(process: subprocess.Popen) -> tuple[int, list[str]]:
+    """Exit status of a batch, and the lines of its report on what failed."""
+    lines = process.communicate()[0].splitlines()
+    heads = [index for index, line in enumerate(lines) if "did not end" in line]
+    return process.returncode, lines[heads[0] + 1 :] if heads else []
 
 
 def test_a_failed_cell_is_told_in_a_line_and_the_others_are_made(tmp_path):
@@ -49,10 +54,10 @@ def test_a_failed_cell_is_told_in_a_line_and_the_others_are_made(tmp_path):
         for index in range(4):
             Image.new("RGB", (32, 32), (index, 0, 0)).save(tmp_path / "birds" / name / f"{index}.png")
     grid = write_grid(tmp_path / "batch", datasets=["digits", str(tmp_path / "birds")], shots=[3])
-    assert batch(grid).wait() != 0
+    status, (line,) = ended(batch(grid))
+    assert status != 0
     done = list((tmp_path / "batch" / "results" / "cells").glob("*.csv"))
     assert [path.stem for path in done] == ["digits.adapter.3shot.default"]
-    (line,) = failures(grid)
     assert "DataError: " in line and "3 shots asked for, but class" in line and line.endswith(".ipynb]")
 
 
@@ -65,30 +70,90 @@ def kill_the_kernel(process: subprocess.Popen) -> None:
     kernel.kill()
 
 
-@pytest.fixture(scope="module")
-def calm_table(tmp_path_factory):
-    grid = write_grid(tmp_path_factory.mktemp("batch") / "calm", datasets=["digits", "shapes"])
-    assert batch(grid).wait() == 0
-    return read_table(grid.parent / "tables" / "runs.csv").drop(columns=ASIDE)
+def test_kills_cost_the_runs_in_flight_alone(tmp_path, one_thread):
+    """Its kernel killed, then all of it at once, a batch goes on and ends with the numbers of runs that nothing disturbed."""
+    file = write_grid(tmp_path / "killed", datasets=["digits", "shapes"], seeds=[1, 2, 3])
+    grid = Grid.from_file(file)
+
+    def records() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in file.parent.glob("results/runs/*/record.json")}
+
+    def begun(until: int) -> subprocess.Popen:
+        process = batch(file)
+        while process.poll() is None and len(records()) < until:
+            time.sleep(0.01)
+        return process
+
+    process = begun(until=1)
+    kill_the_kernel(process)
+    status, (line,) = ended(process)  # the batch lived: it made the other cell, and names this one
+    done = {path.stem for path in file.parent.glob("results/cells/*.csv")}
+    assert status != 0 and "the kernel died" in line and len(done) == 1
+    assert {*done, line.split(":")[0].strip()} == {cell.name for cell in grid.cells()}
+
+    before = records()
+    process = begun(until=len(before) + 1)
+    with pytest.raises(ValueError, match=f"a batch is at work on .*process {process.pid}"):
+        run_alone([], Path(grid.results))
+    kill_everything(process)
+    process.wait()
+    assert not (file.parent / "tables" / "runs.csv").exists()
+
+    before = records()
+    assert 3 < len(before) < 6
+    assert ended(batch(file)) == (0, [])
+    assert before.items() <= records().items()  # not repeated
+    write_table(cbbt.runs_table(cbbt.run_all([config for cell in grid.cells() for config in grid.configs(cell)])), tmp_path / "calm")
+    calm, killed = (read_table(path).drop(columns=ASIDE) for path in (tmp_path / "calm", file.parent / "tables" / "runs.csv"))
+    pd.testing.assert_frame_equal(killed, calm)
 
 
-@pytest.mark.parametrize("kill", [kill_everything, kill_the_kernel])
-def test_a_kill_costs_the_runs_in_flight_alone(kill, calm_table, tmp_path):
-    grid = write_grid(tmp_path / "killed", datasets=["digits", "shapes"])
-    folder, process = grid.parent, batch(grid)
-    while process.poll() is None and not list(folder.glob("results/runs/*/record.json")):
-        time.sleep(0.01)
-    kill(process)
-    assert process.wait() != 0
-    cells = {path.stem for path in folder.glob("results/cells/*.csv")}
-    assert not (folder / "tables" / "runs.csv").exists()
-    if kill is kill_the_kernel:  # the batch lives: it makes the other cell, and names this one
-        (line,) = failures(grid)
-        assert "the kernel died" in line and len(cells) == 1
-        assert {*cells, line.split(":")[0].strip()} == {"digits.adapter.1shot.default", "shapes.adapter.1shot.default"}
-    first = {path: path.stat().st_mtime_ns for path in folder.glob("results/runs/*/record.json")}
-    assert first
-    assert batch(grid).wait() == 0
-    assert all(path.stat().st_mtime_ns == time for path, time in first.items())  # not repeated
-    pd.testing.assert_frame_equal(read_table(folder / "tables" / "runs.csv").drop(columns=ASIDE), calm_table)
-    assert len(calm_table) == len(set(calm_table.run_id)) == 4
+def test_a_grid_file_stands_for_itself(tmp_path):
+    """Nothing of the default grid is in another one's batch; what is typed on the command line is."""
+    file = write_grid(tmp_path / "mine", datasets=["shapes"], seeds=[1])
+    status, _ = ended(batch(file, "--dry-run"))
+    assert status == 0
+    command = [sys.executable, "-m", "snakemake", "tables", "-n", "-p", "--nolock", "--configfile", file, "--config", "shots=[2]"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"cells/(\S+)\.csv", shown)) == {"shapes.adapter.2shot.default"}
+    (code,) = set(re.findall(r"03_training\S* .*?-b (\S+)", shown))
+    given = yaml.safe_load(base64.b64decode(code))
+    assert given["settings"] == {"adapter": {"epochs": 3}} and given["pretrained"] == "default" and given["backbone"] == "mini"
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (None, "papr.yaml cannot be read: .*No such file"),
+        ("datasets: [digits", "papr.yaml cannot be read"),
+        ("digits", "papr.yaml should hold keys and values"),
+        ("dataset: [digits]", "papr.yaml: unknown key 'dataset' in the grid; valid: datasets"),
+        (yaml.safe_dump(TINY | dict.fromkeys(["results", "tables", "figures"], "r") | {"datasets": ["eurosat"]}), "eurosat needs your"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_told_in_a_line(tmp_path, content, said):
+    if content is not None:
+        (tmp_path / "papr.yaml").write_text(content)
+    process = batch(tmp_path / "papr.yaml")
+    (line,) = process.communicate()[0].splitlines()
+    assert process.returncode == 2 and re.search(said, line)
+
+
+def test_figures_that_were_deleted_are_drawn_again(tmp_path):
+    """A finished batch, made up: its tables, and the list of the figures that were drawn."""
+    file = write_grid(tmp_path / "done", datasets=["digits"])
+    results, tables, figures = (file.parent / name for name in ("results", "tables", "figures"))
+    for path in (tables / "tasks.csv", tables / "gradient_cosine.csv", tables / "runs.csv", tables / "curves.csv", figures / "a.pdf"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
+    def planned() -> bool:
+        drawn = results / "notebooks" / "04_figures.done"
+        drawn.parent.mkdir(parents=True, exist_ok=True)
+        drawn.write_text(str(figures / "a.pdf"))
+        command = [sys.executable, "-m", "snakemake", "-n", "--nolock", "--rerun-triggers", "mtime", "--configfile", file]
+        return "rule figures:" in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert not planned()
+    (figures / "a.pdf").unlink()
+    assert planned()

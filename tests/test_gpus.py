@@ -53,8 +53,9 @@ def test_jobs_of_slurm_keep_the_gpu_that_each_was_given(start):
     assert [sees(start(SLURM_JOB_ID=job, CUDA_VISIBLE_DEVICES="0")) for job in ("17", "18")] == ["0", "0"]
 
 
-def test_without_gpus_nothing_waits(start):
-    assert [sees(start(PATH="/usr/bin:/bin", CUDA_VISIBLE_DEVICES="")) for _ in range(3)] == [""] * 3
+@pytest.mark.parametrize("nothing", ["", "-1", "NoDevFiles", "-1,0"])
+def test_without_gpus_nothing_waits(start, nothing):
+    assert [sees(start(PATH="/usr/bin:/bin", CUDA_VISIBLE_DEVICES=nothing)) for _ in range(3)] == [nothing] * 3
 
 
 def test_the_batch_asks_for_a_gpu_per_cell(tmp_path):
@@ -64,5 +65,5 @@ def test_the_batch_asks_for_a_gpu_per_cell(tmp_path):
     command = [sys.executable, "-m", "snakemake", "-n", "-p", "-c2", "--nolock", "--configfile", tmp_path / "grid.yaml"]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     rules = {block.split(":")[0]: block for block in shown.split("\nrule ")[1:]}
-    asking = {name for name, block in rules.items() if "gpu_slot=1" in block and "gpus.py' env OMP_NUM_THREADS=1" in block}
+    asking = {name for name, block in rules.items() if "gpu_slot=1" in block and "gpus.py env OMP_NUM_THREADS=1" in block}
     assert asking == {"data_preparation", "gradient_approximation", "cell"} < set(rules)

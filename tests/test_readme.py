@@ -8,16 +8,16 @@ from pathlib import Path
 README = (Path(__file__).parent.parent / "README.md").read_text()
 (EXAMPLE,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "my_method.py" in block]
 
-# Appended to the example: the same run whole, and stopped after its hundredth step.
+# Appended to the example: the same run whole, and stopped after its twentieth step.
 CHECK = """
 import sys
 from cbbt.learning.progress import Progress
-config = cbbt.RunConfig("digits", "random_search", max_loss_queries=300)
+config = cbbt.RunConfig("digits", "random_search", max_loss_queries=60)
 calm = cbbt.run(config, out=sys.argv[1] + "/calm")
 save = Progress.save
 def stop(self, tensors, **own):
     save(self, tensors, **own)
-    if self.step == 100:
+    if self.step == 20:
         raise KeyboardInterrupt
 Progress.save = stop
 try:
@@ -25,7 +25,7 @@ try:
 except KeyboardInterrupt:
     Progress.save = save
 killed = cbbt.run(config, out=sys.argv[1] + "/killed")
-assert calm["queries"]["loss_queries"] == 300 and calm["learned"] == 128
+assert calm["queries"]["loss_queries"] == 60 and calm["learned"] == 128
 assert calm["scores"] == killed["scores"] and calm["history"] == killed["history"] and calm["queries"] == killed["queries"]
 assert killed["repeated_queries"]["loss_queries"] == 0
 losses = [row["train_loss"] for row in calm["history"]]

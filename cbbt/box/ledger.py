@@ -56,12 +56,19 @@ class Ledger:
             with self.journal.open("a") as file:
                 file.write(json.dumps([grain, count]) + "\n")
 
-    def affordable(self, cost: dict[str, int]) -> int | None:
-        """How many more questions of this cost (grain → count) the budget pays for; None if it does not say."""
-        limits = [
-            (self.budget[grain] - self.counts[grain]) // count for grain, count in cost.items() if grain in self.budget and count
-        ]
-        return min(limits) if limits else None
+    def affordable_steps(self, cost: dict[str, int]) -> int | None:
+        """How many more steps of this cost (grain → count) the budget pays for; None if it does not say.
+
+        Raises `BudgetExceeded` if it does not pay for one: a model that made no step must not be scored as tuned.
+        """
+        left = {grain: self.budget[grain] - self.counts[grain] for grain, count in cost.items() if grain in self.budget and count}
+        if not left:
+            return None
+        steps = min(left[grain] // cost[grain] for grain in left)
+        if steps < 1:
+            parts = (f"{cost[grain]} {grain}, of which {left[grain]} are left" for grain in left)
+            raise BudgetExceeded(f"the budget does not pay for one step: it costs {'; '.join(parts)}")
+        return steps
 
     def asked(self) -> dict[str, int]:
         """All that the box was ever asked: the journal's total, or the counts less what was spared."""

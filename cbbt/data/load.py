@@ -9,7 +9,7 @@ from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 
-from .benchmarks import read_benchmark
+from .benchmarks import read_benchmark, require_lists
 from .cached_shots import read_cached_shots
 from .cards import CARDS, EMBEDDED
 from .folders import read_folder
@@ -82,10 +82,7 @@ def _full_task(name, root, split: str) -> Task:
         return embedded_task(name)
     if name in CARDS:
         if root is None:
-            raise DataError(
-                f"{name} needs your copy of the data: pass root (data_root in a configuration), "
-                f"the folder that holds {CARDS[name].layout()}"
-            )
+            raise DataError(_no_root(name))
         return READERS[split](CARDS[name], Path(root).expanduser())
     require_known(name)
     return read_folder(name)
@@ -96,6 +93,29 @@ def require_known(name: str | Path) -> None:
     # An empty name would be the working directory.
     if name not in (*EMBEDDED, *CARDS) and not (str(name).strip() and Path(name).expanduser().is_dir()):
         raise DataError(_unknown(str(name)))
+
+
+def require_data(name: str | Path, root=None, split: str = "coop") -> None:
+    """Raises `DataError`, which says what is missing, unless the data of a task lie there; opens no image.
+
+    Looks for a folder, or for a benchmark's folder and lists below `root`.
+    """
+    require_known(name)
+    if name not in CARDS:
+        return
+    if not root:
+        raise DataError(_no_root(name))
+    if split == "coop":
+        require_lists(CARDS[name], Path(root).expanduser())
+    elif not (folder := Path(root).expanduser().absolute() / CARDS[name].folder).is_dir():
+        raise DataError(f"{name} is not below {root}: expected the folder {folder}")
+
+
+def _no_root(name: str) -> str:
+    return (
+        f"{name} needs your copy of the data: pass root (data_root in a configuration), "
+        f"the folder that holds {CARDS[name].layout()}"
+    )
 
 
 def _unknown(name: str) -> str:

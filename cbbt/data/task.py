@@ -10,13 +10,20 @@ training and validation shots; with the same seed it picks the same images.
 from __future__ import annotations
 
 import hashlib
+import os
 import random
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+
+from .images import open_rgb
+
+END = 4096  # bytes of an image file that are looked at, from either end
 
 
 class DataError(ValueError):
@@ -31,6 +38,7 @@ class Item:
     file (underscores become spaces only when a prompt is built); `path` is the
     image file, or None when `pixels`, a (height, width, 3) uint8 array, is given.
     `key` is the path relative to the images' root: the same wherever the data lie.
+    `own` images, of a folder of the user's, are read by `images.as_rgb`; the others as CoOp reads them.
     """
 
     label: int
@@ -38,14 +46,14 @@ class Item:
     path: Path | None = None
     key: str = ""
     pixels: np.ndarray | None = field(default=None, repr=False, compare=False)
+    own: bool = False
 
     def image(self) -> Image.Image:
-        """The image as RGB. Raises `DataError` when the file is absent or broken."""
+        """The image as RGB (`images.open_rgb`). Raises `DataError` when the file is absent or broken."""
         if self.pixels is not None:
             return Image.fromarray(self.pixels)
         try:
-            with Image.open(self.path) as image:
-                return image.convert("RGB")
+            return open_rgb(self.path, self.own)
         except Exception as error:  # decoders raise almost anything on broken bytes
             raise DataError(f"cannot read image {self.path}: {error}") from error
 
@@ -56,6 +64,8 @@ class Task:
 
     `template` is a sentence with `{}` for the class name. `train` and `val` are
     the shots drawn for one seed, or the full splits when no shots were asked for.
+    `found_names` are the classes as they were found, folders or names of a split, where
+    the user gave others.
     """
 
     name: str
@@ -65,6 +75,14 @@ class Task:
     val: tuple[Item, ...] = field(repr=False)
     test: tuple[Item, ...] = field(repr=False)
     mirror: bool = True  # whether a mirrored image keeps its class
+    found_names: tuple[str, ...] = ()
+
+
+def located(path, what: str = "path") -> Path:
+    """`path` as an absolute one, in which ~ is the user's home. Raises `DataError` for what is no path."""
+    if not isinstance(path, (str, os.PathLike)) or not str(path).strip():
+        raise DataError(f"{what} should be a path, got {path!r}")
+    return Path(os.path.expanduser(path)).absolute()
 
 
 def labels_of(items) -> torch.Tensor:
@@ -78,13 +96,45 @@ def split_digest(items: Task | tuple[Item, ...]) -> str:
     A sha256 over label and `key` (or pixels) of every item; for a `Task`, over its
     three splits. It does not depend on where the data lie nor on class names.
     """
+    return _digest(items, identity)
+
+
+def files_digest(items: Task | tuple[Item, ...], content: bool = False) -> str:
+    """Like `split_digest`, over what the image files are as well (`mark`).
+
+    An image that is added, replaced or relabelled changes it; copying the folder to another
+    place or machine does not. `content` reads every file whole. Raises `DataError` for a missing file.
+    """
+    return _digest(items, lambda item: f"{identity(item)} {mark(item, content)}")
+
+
+def _digest(items: Task | tuple[Item, ...], text_of: Callable[[Item], str]) -> str:
     if isinstance(items, Task):
-        text = " ".join(split_digest(split) for split in (items.train, items.val, items.test))
+        text = " ".join(_digest(split, text_of) for split in (items.train, items.val, items.test))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
     digest = hashlib.sha256()
     for item in items:
-        digest.update(f"{item.label} {identity(item)}\n".encode())
+        digest.update(f"{item.label} {text_of(item)}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def mark(item: Item, content: bool = False) -> list | None:
+    """What an image file is: its size and a checksum of its two ends, or a sha256 of its `content`.
+
+    The ends tell compressed pictures apart, which differ to the last byte, for 8 kB a file. None for
+    an item that holds its pixels, which `identity` names. Raises `DataError` for a file that cannot be read.
+    """
+    if item.path is None:
+        return None
+    try:
+        with open(item.path, "rb") as file:
+            if content:
+                return [hashlib.file_digest(file, "sha256").hexdigest()]
+            size, head = os.fstat(file.fileno()).st_size, file.read(END)
+            file.seek(max(0, size - END))
+            return [size, zlib.crc32(file.read(END), zlib.crc32(head))]
+    except OSError as error:
+        raise DataError(f"cannot read image {item.path}: {error}") from error
 
 
 def identity(item: Item) -> str:

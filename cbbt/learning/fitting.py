@@ -80,10 +80,13 @@ class Classifier:
         return logits if self.head is None else self.head(logits)
 
     def accuracy(self, raw: torch.Tensor, labels: torch.Tensor) -> float:
-        """Top-1 accuracy in percent; NaN for an empty split."""
+        """Top-1 accuracy in percent; NaN for an empty split. Raises FloatingPointError for logits that are not finite."""
         if not len(labels):
             return math.nan
-        return 100.0 * (self.logits(raw).argmax(dim=1) == labels).double().mean().item()
+        logits = self.logits(raw)
+        if not torch.isfinite(logits).all():
+            raise FloatingPointError("the classifier's logits are not finite numbers")
+        return 100.0 * (logits.argmax(dim=1) == labels).double().mean().item()
 
     def accuracy_on(self, split: Split, box) -> float:
         """Top-1 accuracy in percent; with an image prompt, `box` encodes the split anew."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import copy
 import json
-import os
+import math
 import time
 
 import safetensors
 import torch
 from safetensors.torch import save_file
+
+from cbbt.files import whole_file
 
 
 class Progress:
@@ -33,7 +35,13 @@ class Progress:
         self.saved = time.monotonic()
 
     def close_epoch(self, classifier, parameters: dict[str, torch.Tensor], support, columns: dict) -> None:
-        """Write the epoch's row; remember `parameters` if they are the best on validation."""
+        """Write the epoch's row; remember `parameters` if they are the best on validation.
+
+        Raises FloatingPointError, which names the step, if one of `columns` is not a finite number.
+        """
+        for name, value in columns.items():
+            if not math.isfinite(value):
+                raise FloatingPointError(f"{name} is {value} at step {self.step}")
         row = {"epoch": len(self.history) + 1, "step": self.step} | columns | self.ledger.counts
         if len(support.val_labels):
             row["val_accuracy"] = classifier.accuracy_on(support.val, self.session.judge)
@@ -48,7 +56,6 @@ class Progress:
 
     def save(self, tensors: dict[str, torch.Tensor], **own) -> None:
         """Write a checkpoint of `tensors` and of `own`, what else the fit needs (JSON)."""
-        path = self.session.checkpoint
         header = {
             "config": self.run_id,
             "step": self.step,
@@ -59,19 +66,21 @@ class Progress:
             "own": own,
         }
         tensors = tensors | {f"best.{key}": value for key, value in self.best.items()}
-        partial = path.with_suffix(".partial")
-        save_file({key: value.contiguous() for key, value in tensors.items()}, partial, {"progress": json.dumps(header)})
-        os.replace(partial, path)
+        with whole_file(self.session.checkpoint) as partial:
+            save_file({key: value.contiguous() for key, value in tensors.items()}, partial, {"progress": json.dumps(header)})
         self.saved = time.monotonic()
 
     def restore(self, device: torch.device) -> tuple[dict[str, torch.Tensor], dict] | None:
-        """Tensors and `own` of the checkpoint, if there is one; ValueError if it is another run's."""
+        """Tensors and `own` of the checkpoint, if there is one; ValueError if it is another run's or damaged."""
         path = self.session.checkpoint
         if path is None or not path.exists():
             return None
-        with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
-            header = json.loads(file.metadata()["progress"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
+        try:
+            with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
+                header = json.loads(file.metadata()["progress"])
+                tensors = {key: file.get_tensor(key) for key in file.keys()}
+        except (OSError, safetensors.SafetensorError) as error:
+            raise ValueError(f"{path} cannot be read ({error}): remove it, and the run starts anew") from error
         if header["config"] != self.run_id:
             raise ValueError(f"{path} belongs to run {header['config']}, not to {self.run_id}")
         for key in ("step", "history", "best_epoch"):

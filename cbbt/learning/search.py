@@ -48,12 +48,12 @@ def search(box, support: Support, config, session: Session, searcher: Searcher, 
     """Carry out `steps` steps, or, with a budget on what a step asks, as many as it pays for.
 
     The classifier is judged at `POINTS` even stages, each an epoch of the history.
-    Raises ValueError without shots.
+    Raises ValueError without shots, and BudgetExceeded if the budget does not pay for one step.
     """
     if not len(support.labels):
         raise ValueError("there is nothing to learn from: the support set is empty, choose shots ≥ 1")
     progress = Progress(config, session, box.ledger)
-    affordable = box.ledger.affordable(searcher.cost)  # before what a checkpoint adds to the counts
+    affordable = box.ledger.affordable_steps(searcher.cost)  # before what a checkpoint adds to the counts
     steps = steps if affordable is None else affordable
     restored = progress.restore(box.device)
     if restored:

@@ -116,7 +116,8 @@ def tune(
             its gradients; without them the prompts stay at `text` (C, E). What the
             source says that an estimate costs (`cost`) is what a budget is planned by.
 
-    Returns the classifiers and the history. Raises ValueError without shots.
+    Returns the classifiers and the history. Raises ValueError without shots, and
+    BudgetExceeded if the budget does not pay for one step of the prompt.
     """
     n = len(support.labels)
     if not n:
@@ -124,7 +125,7 @@ def tune(
     batch = min(config.batch_size, n)
     steps_per_epoch = n // batch  # the incomplete batch is dropped
     total = config.epochs * steps_per_epoch
-    affordable = box.ledger.affordable(getattr(prompt_gradient, "cost", {}))
+    affordable = box.ledger.affordable_steps(getattr(prompt_gradient, "cost", {}))
     if affordable is not None:
         total = affordable * config.prompt_every
     epochs = math.ceil(total / steps_per_epoch)

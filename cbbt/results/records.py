@@ -15,9 +15,39 @@ pd = lazy_loader.load("pandas")
 RECORD = "record.json"
 
 
+REQUIRED = ("run_id", "config", "scores", "history", "queries", "seconds", "versions", "commit", "device")
+
+
+def read_record_file(path: str | Path) -> dict:
+    """The record in one file, strict JSON with every entry of `REQUIRED`.
+
+    Raises ValueError, which names the file and how to go on, for one that is empty, cut or lacks an entry.
+    """
+    path = Path(path).expanduser().absolute()
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}): delete this file and run again") from error
+    if missing := [key for key in REQUIRED if not isinstance(record, dict) or key not in record]:
+        raise ValueError(f"{path} lacks {', '.join(missing)}: delete this file and run again")
+    return record
+
+
 def load_records(folder: str | Path) -> list[dict]:
-    """All finished runs under `folder`, in the order of their names."""
-    return [json.loads(path.read_text()) for path in sorted(Path(folder).glob(f"*/{RECORD}"))]
+    """All finished runs under `folder`, in the order of their names.
+
+    Raises FileNotFoundError for a folder without any record, ValueError for a file that holds none (`read_record_file`).
+    """
+    folder = Path(folder).expanduser().absolute()
+    paths = sorted(folder.glob(f"*/{RECORD}"))
+    if not paths:
+        what = f"holds no <run>/{RECORD}" if folder.is_dir() else "is no folder"
+        raise FileNotFoundError(f"{folder} {what}: expected a folder of runs, such as results/default/runs")
+    return [read_record_file(path) for path in paths]
+
+
+def _refuse(constant: str):
+    raise ValueError(f"{constant} is no number of JSON")
 
 
 def runs_table(records: list[dict]) -> pd.DataFrame:
@@ -25,6 +55,7 @@ def runs_table(records: list[dict]) -> pd.DataFrame:
     rows = [
         {"run_id": record["run_id"]}
         | record["config"]
+        | {"dataset": _task(record)}
         | {"options": json.dumps(record["config"].get("options", {}))}
         | record["scores"]
         | record["queries"]
@@ -39,6 +70,16 @@ def runs_table(records: list[dict]) -> pd.DataFrame:
 
 def curves_table(records: list[dict]) -> pd.DataFrame:
     """One row per run and epoch: the histories, keyed by data set, method, shots and seed."""
-    keys = ("dataset", "backbone", "method", "shots", "seed")
-    rows = [{key: record["config"][key] for key in keys} | row for record in records for row in record["history"]]
-    return pd.DataFrame(rows)
+    keys = ("backbone", "method", "shots", "seed")
+    return pd.DataFrame(
+        [
+            {"dataset": _task(record)} | {key: record["config"][key] for key in keys} | row
+            for record in records
+            for row in record["history"]
+        ]
+    )
+
+
+def _task(record: dict) -> str:
+    """What the data set is called: a folder by its own name, not its path."""
+    return record.get("task", record["config"]["dataset"])

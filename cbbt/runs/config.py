@@ -10,13 +10,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
+import re
+from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from cbbt.box.ledger import GRAINS
 from cbbt.box.prompts import POSITIONS
 from cbbt.checks import check_ranges, check_types, choose, nearest
 from cbbt.data.augment import AUGMENTATIONS
+from cbbt.data.cards import CARDS, EMBEDDED
 from cbbt.data.load import READERS
 from cbbt.gradients.directions import DIRECTIONS, LEARNING
 from cbbt.gradients.estimators import DIFFERENCES, FACTORS
@@ -154,16 +157,33 @@ class RunConfig:
         return cls(**rest | ({"options": rest.get("options", {}) | options} if options else {}))
 
     @property
+    def dataset_name(self) -> str:
+        """What the data set is called in records and tables: see `dataset_name`."""
+        return dataset_name(self.dataset)
+
+    @property
     def run_id(self) -> str:
         """A readable name that ends in a hash of every field."""
         values = dataclasses.asdict(self)
         for name, since in SINCE.items():
             if values[name] == since:
                 del values[name]
+        values["dataset"] = self.dataset_name
         text = json.dumps(values, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        dataset = Path(self.dataset).name
-        return f"{dataset}-{self.backbone}-{self.method}-{self.shots}shot-seed{self.seed}-{digest}".replace("/", "-")
+        name = f"{self.dataset_name}-{self.backbone}-{self.method}-{self.shots}shot-seed{self.seed}-{digest}"
+        return re.sub(r"[/\\\s]", "-", name.removeprefix("./"))
+
+
+def dataset_name(dataset: str) -> str:
+    """A task or benchmark as it is; a folder by its own name, wherever it lies and however it was written.
+
+    A folder that is called as a task or benchmark keeps "./" in front.
+    """
+    if dataset in (*EMBEDDED, *CARDS):
+        return dataset
+    name = os.path.basename(os.path.abspath(os.path.expanduser(dataset)))
+    return f"./{name}" if name in (*EMBEDDED, *CARDS) else name
 
 
 def method_configs(methods, seeds, settings: dict, common: dict) -> list[RunConfig]:
@@ -177,6 +197,8 @@ def method_configs(methods, seeds, settings: dict, common: dict) -> list[RunConf
     for title, entries in (("methods", methods), ("seeds", seeds)):
         if not entries:
             raise ValueError(f"{title} is empty: name at least one")
+        if twice := [entry for entry, count in Counter(entries).items() if count > 1]:
+            raise ValueError(f"{title} has {', '.join(map(str, twice))} twice")
     for method in methods:
         choose("method", method, METHODS)
     shared = {key: value for key, value in settings.items() if key not in METHODS}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from pathlib import Path
 
@@ -21,13 +20,17 @@ from cbbt.box.memory import peak_memory
 from cbbt.data.features import encode_items, encode_views
 from cbbt.data.load import load_task
 from cbbt.data.pixels import Pixels
-from cbbt.data.task import DataError, labels_of
+from cbbt.data.task import DataError, Task, labels_of
+from cbbt.files import locked, whole_file
 from cbbt.learning.fitting import Session, Support
 from cbbt.methods import METHODS
 from cbbt.provenance import commit, versions
-from cbbt.results.records import RECORD
+from cbbt.results.records import RECORD, read_record_file
 from cbbt.runs.config import RunConfig
+from cbbt.runs.origin import origin_of, require_same_origin
 from cbbt.runs.workbench import Workbench
+
+CHECKPOINT, JOURNAL, ORIGIN, LOCK = "checkpoint.safetensors", "asked.jsonl", "origin.json", "run.lock"
 
 
 def run(
@@ -47,68 +50,100 @@ def run(
     Args:
         out: folder of runs; the record is written to `out/<run_id>/record.json`.
             A finished run is read back, not repeated; a killed one goes on from
-            its checkpoint and ends with the same numbers. None keeps nothing.
+            its checkpoint and ends with the same numbers; one that another process
+            is at is waited for. None keeps nothing.
         root: folder of the benchmarks' images. device: None for a GPU if there is one.
         cache: folder that keeps image features for later runs (see
             `cbbt.data.features`); None encodes the images again in each run.
         workers: processes that decode images. save_every: seconds between checkpoints.
         workbench: of the runs before this one, to share models and judged images with.
 
-    The record has: config, run_id, scores (percent), selection, history (a row per
-    epoch), queries of the fit at three grains, evaluation_queries, repeated_queries
-    (asked again after a kill, less what `cache` answered), how many numbers were
-    learned, seconds, peak_megabytes (of the fit), versions, commit, device.
+    The record has: config, run_id, task (its name), origin (see `cbbt.runs.origin`),
+    scores (percent), selection, history (a row per epoch), queries of the fit at three
+    grains, evaluation_queries, repeated_queries (asked again after a kill, less what
+    `cache` answered), how many numbers were learned, seconds, peak_megabytes (of the
+    fit), versions, commit, device.
 
-    Raises `DataError` for data that cannot be read or an empty split to judge by, and
-    `BudgetExceeded` if a budget does not even pay for what the method starts from.
+    Raises `DataError` for data that cannot be read or an empty split to judge by,
+    `StaleRecord` if what is kept of this run is of other images or weights,
+    `BudgetExceeded` if a budget does not even pay for what the method starts from and
+    a step, and `FloatingPointError` if a loss or the outcome is no finite number.
     """
-    folder = None if out is None else Path(out) / config.run_id
-    if folder is not None:
-        if (folder / RECORD).exists():
-            return json.loads((folder / RECORD).read_text())
-        folder.mkdir(parents=True, exist_ok=True)
-    begun = time.perf_counter()
-    method = METHODS[config.method]
     words = {"split": config.split, "template": config.template, "class_names": config.class_names}
     task = load_task(config.dataset, shots=config.shots, seed=config.seed, root=root, **words)
-    ledger = Ledger(config.budget, journal=folder / "asked.jsonl" if folder else None)
+    if config.judge == "validation":
+        task = dataclasses.replace(task, test=load_task(config.dataset, root=root, **words).val)
+    if not len(task.test):
+        raise DataError(f"{config.dataset} has no image to judge by: its {config.judge} split is empty")
+    options = {"cache": cache, "device": device, "workers": workers, "progress": progress, "save_every": save_every}
     workbench = workbench or Workbench()
+    if out is None:
+        return _carry_out(config, task, None, workbench, **options)
+    folder = Path(out).expanduser() / config.run_id
+    origin = origin_of(config, task)
+    with locked(folder / LOCK, wait=True):
+        if (folder / RECORD).exists():
+            record = read_record_file(folder / RECORD)
+            require_same_origin(record.get("origin", {}), origin, folder)
+        else:
+            _begin(origin, folder)
+            record = _carry_out(config, task, folder, workbench, **options) | {"origin": origin}
+            _save(record, folder)
+        (folder / LOCK).unlink(missing_ok=True)  # who waited holds one that is gone
+    return record
+
+
+def _begin(origin: dict, folder: Path) -> None:
+    """Note what the run is of, or make sure that it is still the same if it was begun before."""
+    if (folder / ORIGIN).exists():
+        require_same_origin(json.loads((folder / ORIGIN).read_text(encoding="utf-8")), origin, folder)
+    with whole_file(folder / ORIGIN) as partial:
+        partial.write_text(json.dumps(origin), encoding="utf-8")
+
+
+def _carry_out(
+    config: RunConfig, task: Task, folder: Path | None, workbench: Workbench, *, cache, device, workers, progress, save_every
+) -> dict:
+    """Fit on the shots of `task`, judge on its test split, and lay out the record."""
+    begun = time.perf_counter()
+    method = METHODS[config.method]
+    ledger = Ledger(config.budget, journal=folder / JOURNAL if folder else None)
     box = workbench.box(config, method.white_box, device, ledger)
     judge = box.with_ledger(Ledger())
 
-    judged = task.test if config.judge == "test" else load_task(config.dataset, root=root, **words).val
-    if not len(judged):
-        raise DataError(f"{config.dataset} has no image to judge by: its {config.judge} split is empty")
     reading = {"cache": cache, "workers": workers, "progress": progress}
-    split = workbench.split(judge, judged, reading)
+    split = workbench.split(judge, task.test, reading)
     column = f"{config.judge}_accuracy"
     support = _support(box, task, config, reading)
     session = Session(
         judge=judge,
         observe=lambda classifier: {column: classifier.accuracy_on(split, judge)},
-        checkpoint=folder / "checkpoint.safetensors" if folder else None,
+        checkpoint=folder / CHECKPOINT if folder else None,
         save_every=save_every,
         progress=progress,
     )
     loaded = time.perf_counter()
-    with peak_memory(box.device) as peak:
-        fitted = method.fit(box, support, config, session)
-    ended = time.perf_counter()
-
-    scores = {column: fitted.last.accuracy_on(split, judge)}
-    if fitted.best_val is not None:
-        scores[f"{column}_best_val"] = fitted.best_val.accuracy_on(split, judge)
+    try:
+        with peak_memory(box.device) as peak:
+            fitted = method.fit(box, support, config, session)
+        ended = time.perf_counter()
+        scores = {column: fitted.last.accuracy_on(split, judge)}
+        if fitted.best_val is not None:
+            scores[f"{column}_best_val"] = fitted.best_val.accuracy_on(split, judge)
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{config.run_id}: {error}; choose smaller steps ({_step_sizes(config)})") from error
     if fitted.history:
         # The best epoch on the judging split itself, as the official code selects: for comparison only.
         scores[f"{column}_official_selection"] = max(row[column] for row in fitted.history)
-    record = {
+    return {
         "run_id": config.run_id,
+        "task": config.dataset_name,
         "config": dataclasses.asdict(config),
         "scores": scores,
         "selection": "last step",
         "best_val_epoch": fitted.best_epoch,
         "n_classes": len(task.class_names),
-        "n_judged": len(judged),
+        "n_judged": len(task.test),
         "learned": fitted.learned,
         "history": fitted.history,
         "queries": dict(ledger.counts),
@@ -120,9 +155,12 @@ def run(
         "commit": commit(),
         "device": device_name(box.device),
     }
-    if folder is not None:
-        _save(record, folder)
-    return record
+
+
+def _step_sizes(config: RunConfig) -> str:
+    """The settings that decide how far a step goes, as they are."""
+    values = {name: getattr(config, name) for name in ("prompt_lr", "adapter_lr", "cache_lr", "epsilon")} | config.options
+    return ", ".join(f"{name}={value}" for name, value in values.items() if isinstance(value, float))
 
 
 def run_all(configs, out: str | Path | None = None, *, progress: bool = False, **options) -> list[dict]:
@@ -138,10 +176,9 @@ def run_all(configs, out: str | Path | None = None, *, progress: bool = False, *
 
 def _save(record: dict, folder: Path) -> None:
     """Write the record, whole or not at all; what served to get there goes."""
-    partial = folder / (RECORD + ".partial")
-    partial.write_text(json.dumps(record, indent=1))
-    os.replace(partial, folder / RECORD)
-    for leftover in ("checkpoint.safetensors", "asked.jsonl"):
+    with whole_file(folder / RECORD) as partial:
+        partial.write_text(json.dumps(record, indent=1, allow_nan=False), encoding="utf-8")
+    for leftover in (CHECKPOINT, JOURNAL, ORIGIN):
         (folder / leftover).unlink(missing_ok=True)
 
 

@@ -11,6 +11,7 @@ GPUs that it was given. Run as a file, this loads no torch and takes no time.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import shutil
 import subprocess
@@ -20,11 +21,15 @@ import time
 from pathlib import Path
 
 
+NO_GPU = ("-1", "NoDevFiles", "none", "void")  # what users, SLURM and container runtimes write for it
+
+
 def visible_gpus(environment) -> list[str]:
     """Names of the GPUs that a process may use: those of CUDA_VISIBLE_DEVICES, or all of the machine."""
     chosen = environment.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        return [name.strip() for name in chosen.split(",") if name.strip()]
+        names = filter(None, map(str.strip, chosen.split(",")))
+        return list(itertools.takewhile(lambda name: name not in NO_GPU, names))  # CUDA, too, stops at the first
     if shutil.which("nvidia-smi", path=environment.get("PATH")) is None:
         return []
     listed = subprocess.run(["nvidia-smi", "--list-gpus"], env=environment, capture_output=True, text=True)

@@ -8,16 +8,23 @@ and compares. Methods that need no shots run once, with none, in the cell of the
 
 from __future__ import annotations
 
+import os
+import re
+from collections import Counter
 from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
+import yaml
+
 from cbbt.checks import choose
-from cbbt.data.load import require_known
+from cbbt.data.load import require_data, require_known
 from cbbt.methods import METHODS
 from cbbt.notebook import check_parameters, project_root
-from cbbt.runs.config import RunConfig
+from cbbt.runs.config import RunConfig, dataset_name
 
 AXES = ("dataset", "method", "shots", "seed")  # fields of `RunConfig` that the lists of the grid set
+FOLDERS = ("results", "tables", "figures", "data_root", "cache")
 EXPECTED = {str: "text", int: "a whole number", dict: "a mapping"}
 
 
@@ -32,8 +39,8 @@ class Cell:
 
     @property
     def name(self) -> str:
-        dataset = self.dataset.strip("/").replace("/", "-")  # a folder of one's own
-        return ".".join([dataset, *self.methods[: len(self.methods) == 1], f"{self.shots}shot", self.variant])
+        parts = [dataset_name(self.dataset), *self.methods[: len(self.methods) == 1], f"{self.shots}shot", self.variant]
+        return re.sub(r"[^\w.-]", "-", ".".join(parts))  # a folder of one's own may be called anything
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,20 @@ class Grid:
     notebook_per: str = "shots"
 
     @classmethod
+    def from_file(cls, path: str | Path) -> Grid:
+        """`from_dict` of a YAML file. Raises ValueError, too, for a file that is absent or no YAML; all errors name it."""
+        try:
+            values = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
+        except (OSError, UnicodeError, yaml.YAMLError) as error:
+            raise ValueError(f"the grid file {Path(path).absolute()} cannot be read: {' '.join(str(error).split())}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"the grid file {path} should hold keys and values, as configs/default.yaml, got {values!r:.80}")
+        try:
+            return cls.from_dict(values)
+        except (ValueError, TypeError, NameError) as error:
+            raise type(error)(f"{path}: {error}") from error
+
+    @classmethod
     def from_dict(cls, values: dict) -> Grid:
         """Check every key, name and value; ValueError, TypeError or DataError names the valid ones."""
         expected = get_type_hints(cls)
@@ -78,7 +99,8 @@ class Grid:
         needed = [each.name for each in fields(cls) if each.default is MISSING and each.default_factory is MISSING]
         if missing := [name for name in needed if name not in values]:
             raise ValueError(f"the grid lacks {', '.join(missing)}")
-        grid = cls(**{key: _checked(key, value, expected[key]) for key, value in values.items()})
+        checked = {key: _checked(key, value, expected[key]) for key, value in values.items()}
+        grid = cls(**checked | {key: os.path.expanduser(checked[key]) for key in FOLDERS if key in checked})
         if grid.notebook_per not in ("shots", "method"):
             raise ValueError(f"notebook_per={grid.notebook_per!r} is unknown, choose from shots, method")
         if grid.workers < 0:
@@ -88,6 +110,11 @@ class Grid:
         grid._check_settings()
         for dataset in grid.datasets:
             require_known(dataset)
+        cells = Counter(cell.name for cell in grid.cells())
+        if twice := [name for name, count in cells.items() if count > 1]:
+            raise ValueError(
+                f"two cells of the grid would be called {twice[0]}: give the data sets' folders, or the variants, names that differ"
+            )
         for cell in grid.cells():
             grid.configs(cell)
         check_parameters(project_root() / "notebooks" / "02_gradient_approximation.ipynb", grid.gradient)
@@ -108,6 +135,11 @@ class Grid:
             for method in _checked(f"variants.{name}.methods", settings.get("methods", self.methods), tuple[str, ...]):
                 if method not in self.methods:
                     raise ValueError(f"variants.{name} names {method!r}, choose from {', '.join(self.methods)}")
+
+    def require_data(self) -> None:
+        """Raise `DataError`, which says what is missing, unless the data of all cells lie there."""
+        for dataset, split in {(config.dataset, config.split) for cell in self.cells() for config in self.configs(cell)}:
+            require_data(dataset, self.data_root, split)
 
     def cells(self) -> list[Cell]:
         """All cells, the longest first, the same list each time."""

@@ -7,13 +7,12 @@ first file is copied.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import shutil
 from pathlib import Path
 
-from cbbt.results.records import RECORD
+from cbbt.files import whole_file
+from cbbt.results.records import RECORD, read_record_file
 from cbbt.runs.config import RunConfig
 
 REQUIRED = ("run_id", "config", "scores", "history", "queries", "seconds", "versions", "commit", "device")
@@ -50,20 +49,14 @@ def merge_records(sources, into: str | Path) -> list[str]:
                 known[record["run_id"]] = (path, record)
                 new.append(record["run_id"])
     for name in new:
-        folder = into / name
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / (RECORD + ".partial")
-        shutil.copyfile(known[name][0], partial)
-        os.replace(partial, folder / RECORD)
+        with whole_file(into / name / RECORD) as partial:
+            shutil.copyfile(known[name][0], partial)
     return new
 
 
 def read_record(path: Path) -> dict:
     """The record in `path`, checked; ValueError says what is wrong with it."""
-    try:
-        record = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
+    record = read_record_file(path)
     missing = [key for key in REQUIRED if not isinstance(record, dict) or key not in record]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}")

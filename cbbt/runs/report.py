@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 import nbformat
-import yaml
 
 from cbbt.results.formatting import accuracy_caption, accuracy_table, to_markdown
 from cbbt.results.tables import read_table
 from cbbt.runs.grid import Grid
+
+# What papermill prints when a kernel lost its port to another, or the machine was too busy.
+NEVER_STARTED = ("Address already in use", "Kernel didn't respond", "Kernel died before replying")
 
 
 def failures(grid: Grid) -> list[str]:
@@ -26,7 +28,7 @@ def failures(grid: Grid) -> list[str]:
             lines.append(f"{path.stem}: {path} cannot be read ({str(error).splitlines()[0]})")
             continue
         log = path.with_name(path.name + ".txt")  # what papermill printed
-        reason = _error(notebook, log.read_text() if log.exists() else "")
+        reason = _error(notebook, log.read_text(encoding="utf-8", errors="replace") if log.exists() else "")
         if reason:
             lines.append(f"{path.stem}: {reason}  [{path}]")
     return lines
@@ -38,6 +40,8 @@ def _error(notebook, log: str) -> str:
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 return f"{output.ename}: {' '.join(output.evalue.split())}"
+    if any(sign in log for sign in NEVER_STARTED):
+        return "the kernel did not start: further calls try again"
     if "DeadKernelError" in log:  # the notebook itself then looks as if it had ended
         return "the kernel died: killed, perhaps for want of memory"
     if notebook.metadata.get("papermill", {}).get("end_time") is None:
@@ -45,8 +49,8 @@ def _error(notebook, log: str) -> str:
     return ""
 
 
-def main(grid_file: str) -> None:
-    grid = Grid.from_dict(yaml.safe_load(Path(grid_file).read_text()))
+def report(grid: Grid) -> None:
+    """Print what failed, or, if nothing did, the tables of the grid and where its figures are."""
     failed = failures(grid)
     if failed:
         print(f"\n{len(failed)} notebooks did not end; what is finished stays, and a further call goes on from there:")
@@ -63,4 +67,7 @@ def main(grid_file: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        report(Grid.from_file(sys.argv[1]))
+    except (ValueError, TypeError, NameError) as error:
+        sys.exit(str(error))

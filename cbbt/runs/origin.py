@@ -1,0 +1,78 @@
+"""What a run's numbers come from beside its configuration: the images, the weights, the method's code.
+
+A run is named by its configuration alone, so that it has one name on every machine, and
+a folder of images one name wherever it lies. These digests tell whether what is kept
+under that name is of the same images and weights.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from cbbt.box.weights import weights_file
+from cbbt.data.task import Task, files_digest
+from cbbt.methods import METHODS
+from cbbt.mini_clip.model import WEIGHTS as SHIPPED
+from cbbt.runs.config import RunConfig
+
+
+class StaleRecord(ValueError):
+    """What is kept of a run is of other images or weights than those at hand."""
+
+
+def origin_of(config: RunConfig, task: Task) -> dict[str, str | None]:
+    """Digests, sixteen hexadecimal digits each, of what a run depends on.
+
+    images: of the drawn shots and the judged split (`cbbt.data.task.files_digest`).
+    weights: of the file; None for a published tag or random weights, which their name identifies.
+    method: of the source in which the method's `fit` stands; None if it is not at hand.
+    """
+    return {
+        "images": files_digest(task),
+        "weights": _weights_digest(config),
+        "method": _source_digest(METHODS[config.method].fit),
+    }
+
+
+def require_same_origin(then: dict, now: dict, folder: Path) -> None:
+    """Raise `StaleRecord` if the images or weights differ; warn if the method's code does.
+
+    `then` is what was noted in `folder`, `now` what is at hand. Entries that were not noted are not compared.
+    """
+    for name, happened in (("images", "images were added, replaced or relabelled"), ("weights", "the weights file was replaced")):
+        if then.get(name, now[name]) != now[name]:
+            raise StaleRecord(
+                f"{folder} holds a run of other {name} (digest {then[name]}, now {now[name]}): {happened}, or it is another "
+                f"data set or file of the same name. Remove that folder to run it again, or choose another folder of runs"
+            )
+    if then.get("method", now["method"]) != now["method"]:
+        warnings.warn(
+            f"{folder} holds a run made before its method's code was edited: it is kept as it is; remove that folder to run it again",
+            stacklevel=3,
+        )
+
+
+def _weights_digest(config: RunConfig) -> str | None:
+    shipped = config.backbone == "mini" and config.pretrained == "default"
+    file = SHIPPED if shipped else weights_file(config.pretrained)
+    return None if file is None else _file_digest(file, file.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)
+def _file_digest(file: Path, changed: int) -> str:
+    """Of the file's content, read once for each time that it was `changed`."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
+
+
+def _source_digest(fit: Callable) -> str | None:
+    try:
+        source = inspect.getsource(inspect.getmodule(fit) or fit)
+    except (OSError, TypeError):
+        return None
+    return hashlib.sha256(source.encode()).hexdigest()[:16]
