@@ -66,4 +66,4 @@ def test_the_batch_asks_for_a_gpu_per_cell(tmp_path):
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     rules = {block.split(":")[0]: block for block in shown.split("\nrule ")[1:]}
     asking = {name for name, block in rules.items() if "gpu_slot=1" in block and "gpus.py env OMP_NUM_THREADS=1" in block}
-    assert asking == {"data_preparation", "gradient_approximation", "cell"} < set(rules)
+    assert asking == {"data_preparation", "gradient_approximation", "cell_1shot"} < set(rules)

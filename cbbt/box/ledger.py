@@ -53,8 +53,14 @@ class Ledger:
         if not answered:
             self.spared[grain] += count
         elif self.journal:
-            with self.journal.open("a") as file:
+            self._note(grain, count)
+
+    def _note(self, grain: str, count: int) -> None:
+        try:
+            with self.journal.open("a", encoding="utf-8") as file:
                 file.write(json.dumps([grain, count]) + "\n")
+        except OSError as error:
+            raise OSError(f"cannot write {self.journal}: {error}") from error
 
     def affordable_steps(self, cost: dict[str, int]) -> int | None:
         """How many more steps of this cost (grain → count) the budget pays for; None if it does not say.
