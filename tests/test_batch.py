@@ -72,7 +72,8 @@ def kill_the_kernel(process: subprocess.Popen) -> None:
 
 def test_kills_cost_the_runs_in_flight_alone(tmp_path, one_thread):
     """Its kernel killed, then all of it at once, a batch goes on and ends with the numbers of runs that nothing disturbed."""
-    file = write_grid(tmp_path / "killed", datasets=["digits", "shapes"], seeds=[1, 2, 3])
+    grid = {"datasets": ["digits", "shapes"], "seeds": [1, 2, 3], "settings": {"epochs": 400}}  # a second a run
+    file = write_grid(tmp_path / "killed", **grid)
     grid = Grid.from_file(file)
 
     def records() -> dict[Path, int]:
