@@ -218,11 +218,26 @@ def test_an_encoder_of_timm_from_a_local_file(loaded, pictured, weights, kind):
         assert fitted.learned == ImageDecoder(16, 64).size
 
 
+@pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "levit_128s", "convnext_atto"])
+def test_an_encoder_may_have_two_heads_or_one_with_weights_of_its_own(name, tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        network = timm.create_model(name, pretrained=False).eval()
+    torch.save({"state_dict": {f"module.{key}": value for key, value in network.state_dict().items()}}, tmp_path / "w.pth")
+    config = {key: network.default_cfg[key] for key in ("mean", "std")}
+    encoder = TimmEncoder(name, tmp_path / "w.pth", config, CPU)
+    pixels = torch.randn(2, 3, encoder.side, encoder.side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = network.forward_head(network.forward_features(pixels), pre_logits=True)
+    assert torch.allclose(encoder(pixels), expected, atol=1e-5)
+
+
 def test_encoders_that_cannot_be_had_say_why(box, pictured, weights, tmp_path):
     for settings, message in [
         ({"encoder": "test_vitt"}, "unknown encoder 'test_vitt'.*nearest: test_vit"),
         ({"encoder": "test_vit"}, "needs encoder_weights, a local file, got ''"),
         ({"encoder": "test_vit", "encoder_weights": str(tmp_path / "no.pt")}, "a local file, got .*no.pt"),
+        ({"encoder": "test_vit", "encoder_weights": "~/no.pt"}, "a local file, got '~/no.pt'"),
         ({"encoder": "vit_base_patch16_224.no", "encoder_weights": str(weights)}, "cannot be made: Invalid pretrained tag"),
         ({"encoder": "test_vit2", "encoder_weights": str(weights)}, "do not fit encoder 'test_vit2'"),
     ]:

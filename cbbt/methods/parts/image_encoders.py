@@ -7,10 +7,10 @@ to vectors (B, width) with entries of the order of one.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import lazy_loader
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 
@@ -49,14 +49,14 @@ class TimmEncoder:
     """A frozen network of timm without its head, on images renormalised and resized to its taste.
 
     weights: a local file, safetensors or what `torch.load` reads as weights alone; every weight of
-    the network must be in it, and nothing else but a head. preprocess_config: of the box.
+    the network must be in it, and nothing else but a head or two. preprocess_config: of the box.
     Raises ValueError for an unknown name, an absent file, or weights that do not fit.
     """
 
     def __init__(self, name: str, weights: str | Path, preprocess_config: dict, device: torch.device):
         if not timm.is_model(name):
             raise ValueError(f"unknown encoder {name!r}: choose 'pca' or a model of timm; {_nearest(name)}")
-        path = Path(weights)
+        path = Path(os.path.expanduser(weights))
         if not weights or not path.is_file():
             raise ValueError(f"encoder {name!r} needs encoder_weights, a local file, got {str(weights)!r}: nothing is downloaded")
         try:
@@ -65,21 +65,18 @@ class TimmEncoder:
         except RuntimeError as error:
             raise ValueError(f"encoder {name!r} cannot be made: {error}") from error
         config = self.network.default_cfg
-        self._load(path, name, head=config.get("classifier") or "head")
+        heads = config.get("classifier") or "head"  # distilled networks have two
+        self._load(path, name, [heads] if isinstance(heads, str) else list(heads))
         self.network.eval().requires_grad_(False).to(device)
         self.side = config["input_size"][-1]
         own, other = (torch.tensor([c["mean"], c["std"]], device=device)[..., None, None] for c in (config, preprocess_config))
         self.factor, self.offset = other[1] / own[1], (other[0] - own[0]) / own[1]
 
-    def _load(self, path: Path, name: str, head: str) -> None:
+    def _load(self, path: Path, name: str, heads: list[str]) -> None:
+        own, roots = self.network.state_dict().keys(), tuple(head.split(".")[0] + "." for head in heads)
         try:
-            if path.suffix == ".safetensors":
-                state = safetensors.torch.load_file(path)
-            else:
-                state = torch.load(path, map_location="cpu", weights_only=True)
-                state = state.get("model", state)  # as the authors of MAE wrap it
-            state = {key: value for key, value in state.items() if not key.startswith(f"{head}.")}
-            self.network.load_state_dict(state)
+            state = timm.models.load_state_dict(str(path), use_ema=False, weights_only=True)
+            self.network.load_state_dict({key: value for key, value in state.items() if key in own or not key.startswith(roots)})
         except Exception as error:  # torch, pickle, zip and safetensors each raise their own
             raise ValueError(f"weights {path} do not fit encoder {name!r}: {error}") from error
 
