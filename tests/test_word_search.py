@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import threading
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -32,11 +34,14 @@ class Endpoint(BaseHTTPRequestHandler):
         self.server.asked.append(
             (self.path, dict(self.headers), json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         )
-        status, content = self.server.answers.pop(0) if len(self.server.answers) > 1 else self.server.answers[0]
-        body = json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]}).encode()
+        status, content, *headers = self.server.answers.pop(0) if len(self.server.answers) > 1 else self.server.answers[0]
+        if not isinstance(content, bytes):
+            content = json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]}).encode()
         self.send_response(status)
+        for header in headers:
+            self.send_header(*header)
         self.end_headers()
-        self.wfile.write(body if content is not None else b"not JSON")
+        self.wfile.write(content)
 
     def log_message(self, *arguments):
         pass
@@ -44,11 +49,12 @@ class Endpoint(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def endpoint(monkeypatch):
-    """A server with `answers`, (status, reply), the last one for ever, and `asked`."""
+    """A server with `answers`, (status, reply or body, headers …), the last one for ever, `asked`, and `pauses` before it."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    monkeypatch.setattr("cbbt.methods.parts.proposers.time.sleep", lambda seconds: None)
     server = HTTPServer(("127.0.0.1", 0), Endpoint)
+    server.pauses = []
+    monkeypatch.setattr("cbbt.methods.parts.proposers.time.sleep", server.pauses.append)
     server.asked, server.answers = [], [(200, "a scan of a {}.")]
     server.base = f"http://127.0.0.1:{server.server_port}/v1"
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
@@ -99,7 +105,29 @@ def test_without_a_key_none_is_sent(endpoint, generator, monkeypatch):
     assert "Authorization" not in endpoint.asked[0][1]
 
 
-@pytest.mark.parametrize("first", [(200, "a scan"), (200, None), (500, "a {}"), (429, "a {}")])
+@pytest.mark.parametrize("reply", [
+    '<think>Not "a blurry {}", then.</think>\na scan of a {}.', "<THINKING>a {}</THINKING>a scan of a {}.",
+    "a blurry {}, no.\n</think>\na scan of a {}.", "a scan of a {}.\n<think>a blurry {}",
+    [{"type": "thinking", "text": "a blurry {}"}, {"type": "text", "text": "a scan of a {}."}],
+])  # fmt: skip
+def test_thoughts_are_not_the_answer(endpoint, generator, reply):
+    endpoint.answers = [(200, reply)]
+    assert ask(endpoint, generator) == ["a scan of a {}."]
+
+
+@pytest.mark.parametrize("value, seconds", [
+    ("7", 7), ("900", 120), ("-3", 1), ("soon", 1), ("nan", 1), ("", 1),
+    (timedelta(seconds=30), 29), (timedelta(seconds=-30), 1), (timedelta(days=1), 120),
+])  # fmt: skip
+def test_the_endpoints_pause_is_kept(endpoint, generator, value, seconds):
+    if isinstance(value, timedelta):
+        value = format_datetime(datetime.now(UTC) + value, usegmt=True)
+    endpoint.answers.insert(0, (429, b"", ("Retry-After", value)))
+    assert ask(endpoint, generator) == ["a scan of a {}."]
+    assert endpoint.pauses[1] == pytest.approx(seconds, abs=1.5 if seconds == 29 else 0)
+
+
+@pytest.mark.parametrize("first", [(200, "a scan"), (200, None), (200, ""), (200, b"no JSON"), (500, "a {}"), (429, "a {}")])
 def test_a_chat_is_asked_again(endpoint, generator, first):
     endpoint.answers.insert(0, first)
     assert ask(endpoint, generator) == ["a scan of a {}."] and len(endpoint.asked) == 2
@@ -107,15 +135,32 @@ def test_a_chat_is_asked_again(endpoint, generator, first):
 
 @pytest.mark.parametrize("answer, asked, message", [
     ((200, "no idea"), 3, "'some-model' gave no template in 3 replies; expected a line .* got at last 'no idea'"),
-    ((200, None), 3, "asked 3 times: the answer is no chat completion"),
+    ((200, None), 3, "gave no template in 3 replies; .* got at last ''"),
+    ((200, b"no JSON"), 3, "asked 3 times: the answer is no chat completion$"),
+    ((200, b'{"error": {"message": "no credits"}}'), 3, "is no chat completion: no credits"),
     ((503, ""), 3, "asked 3 times: HTTP 503"),
-    ((401, ""), 1, r"asked 1 times: HTTP 401 .*OPENAI_API_KEY right\?"),
+    ((400, b'{"error": {"message": "temperature does not\\nsupport 1.0"}}'), 1, "HTTP 400 .*: temperature does not support 1.0"),
+    ((404, b'{"error": "model not found"}'), 1, "HTTP 404 Not Found: model not found"),
+    ((422, b'{"detail": [{"msg": "field required"}]}'), 1, "field required"),
+    ((401, f'{{"error": {{"message": "bad key {SECRET}"}}}}'.encode()), 1, r": bad key <OPENAI_API_KEY> .*KEY right\?"),
 ])  # fmt: skip
 def test_a_chat_that_stays_bad_is_a_clear_error(endpoint, generator, answer, asked, message):
     endpoint.answers = [answer]
     with pytest.raises(ProposerError, match=message) as error:
         ask(endpoint, generator, tries=3)
     assert len(endpoint.asked) == asked and SECRET not in str(error.value)
+
+
+def test_a_key_that_no_header_takes_is_named_and_not_shown(endpoint, generator, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", f"{SECRET}\nsecond line")
+    with pytest.raises(ProposerError, match="OPENAI_API_KEY holds characters that no key has") as error:
+        ask(endpoint, generator)
+    assert SECRET not in str(error.value) and not endpoint.asked
+
+
+def test_an_answer_cut_short_is_asked_for_again(endpoint, generator):
+    endpoint.answers.insert(0, (200, b'{"choices": [', ("Content-Length", "500")))
+    assert ask(endpoint, generator) == ["a scan of a {}."]
 
 
 def test_nobody_listening_is_a_clear_error(generator, monkeypatch):
@@ -128,6 +173,8 @@ def test_nobody_listening_is_a_clear_error(generator, monkeypatch):
     ({"proposer": "gpt"}, "proposer='gpt' is unknown, choose from words, chat"),
     ({"proposer": "chat", "model": "m"}, "needs endpoint="),
     ({"proposer": "chat", "model": "m", "endpoint": f"https://me:{SECRET}@host/v1"}, "needs endpoint="),
+    ({"proposer": "chat", "model": "m", "endpoint": "http://host:port/v1"}, "needs endpoint="),
+    ({"proposer": "chat", "model": "m", "endpoint": "http://[host/v1"}, "needs endpoint="),
     ({"proposer": "chat", "endpoint": "https://host/v1"}, "needs model="),
     ({"tries": 0}, "tries must be at least 1"),
 ])  # fmt: skip

@@ -16,6 +16,9 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from http.client import HTTPException
+from textwrap import shorten
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
@@ -27,6 +30,7 @@ Proposer = Callable[[Scored, Scored, torch.Generator], list[str]]
 
 FEWER_WORDS_THAN = 15  # in a template, as published
 KEY = "OPENAI_API_KEY"  # environment variable
+LONGEST_WAIT = 120.0  # seconds between two tries, whatever the endpoint asks for
 
 # For the offline proposer: what captions say about pictures of anything.
 WORDS = """
@@ -85,7 +89,8 @@ class Chat:
     The key, if one is needed, is read from the environment variable OPENAI_API_KEY at
     every question and kept nowhere. timeout: of a question, in seconds. tries: of a
     question that fails for the moment, and of replies that hold no template.
-    pause: seconds before the second try, doubled before each further one.
+    pause: seconds before the second try, doubled before each further one; longer if the
+    endpoint asks for it (Retry-After), up to two minutes.
 
     Raises ValueError for an endpoint or a model that cannot be; a question raises ProposerError.
     """
@@ -98,8 +103,12 @@ class Chat:
     pause: float = 1.0
 
     def __post_init__(self):
-        parts = urlsplit(self.endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+        try:
+            parts = urlsplit(self.endpoint)
+            possible = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # of brackets and ports
+            possible = False
+        if not possible or "@" in parts.netloc or parts.query:
             # Not repeated in the message: it may hold a secret, and it would end up in the record.
             raise ValueError(
                 "proposer 'chat' needs endpoint='https://…/v1', without user, password or query: "
@@ -107,6 +116,8 @@ class Chat:
             )
         if not self.model:
             raise ValueError("proposer 'chat' needs model=…, a name that its endpoint knows")
+        if self.tries < 1:
+            raise ValueError(f"proposer 'chat' needs tries ≥ 1, got {self.tries}")
 
     def __call__(self, good: Scored, bad: Scored, generator: torch.Generator) -> list[str]:
         question = wording(good, bad)
@@ -125,24 +136,69 @@ class Chat:
         url = self.endpoint.rstrip("/") + "/chat/completions"
         messages = [{"role": "user", "content": question}]
         body = json.dumps({"model": self.model, "temperature": self.temperature, "messages": messages}).encode()
-        key = os.environ.get(KEY, "").strip()
+        key, wait = os.environ.get(KEY, "").strip(), 0.0
+        if not (key.isascii() and key.isprintable()):
+            raise ProposerError(f"the environment variable {KEY} holds characters that no key has")
         for number in range(self.tries):
-            time.sleep(self.pause * 2 ** (number - 1) if number else 0)
-            request = Request(url, body, {"Content-Type": "application/json"})
+            time.sleep(max(self.pause * 2 ** (number - 1), wait) if number else 0)
+            request, answer, wait = Request(url, body, {"Content-Type": "application/json"}), b"", 0.0
             if key:
                 request.add_unredirected_header("Authorization", f"Bearer {key}")  # to this host alone
             try:
-                with urlopen(request, timeout=self.timeout) as response:
-                    return str(json.load(response)["choices"][0]["message"]["content"])
-            except HTTPError as error:
-                trouble = f"HTTP {error.code} {error.reason}" + (f" (is {KEY} right?)" if error.code in (401, 403) else "")
-                if error.code < 500 and error.code not in (408, 409, 429):
+                response, answer = post(request, self.timeout)
+                if response.status < 300:
+                    return answer_in(json.loads(answer)["choices"][0]["message"]["content"])
+                trouble = f"HTTP {response.status} {response.reason}" + complaint_in(answer)
+                if response.status < 500 and response.status not in (408, 409, 429):
+                    trouble += f" (is {KEY} right?)" if response.status in (401, 403) else ""
                     break  # asking again would change nothing
-            except OSError as error:
+                wait = retry_after(response.headers)
+            except (OSError, HTTPException) as error:
                 trouble = str(getattr(error, "reason", error))
-            except (ValueError, LookupError, TypeError):
-                trouble = "the answer is no chat completion"
+            except (ValueError, LookupError, TypeError, AttributeError):
+                trouble = "the answer is no chat completion" + complaint_in(answer)
+        trouble = trouble.replace(key, f"<{KEY}>") if key else trouble  # some endpoints repeat it
         raise ProposerError(f"{url} did not answer, asked {number + 1} times: {trouble}")
+
+
+def post(request: Request, timeout: float):
+    """The endpoint's response, whatever its status, and what it holds."""
+    try:
+        response = urlopen(request, timeout=timeout)
+    except HTTPError as error:
+        response = error
+    with response:
+        return response, response.read()
+
+
+def answer_in(content) -> str:
+    """A reply's text without the model's thoughts; content may be null, or parts of which some are text."""
+    if isinstance(content, list):
+        content = "\n".join(part["text"] for part in content if part.get("type") == "text")
+    text = re.sub(r"(?is)<(think|thinking)>.*?</\1>", "", content or "")
+    # Where the question opened the thoughts, only their end is in the reply; where the reply was cut, only their beginning.
+    return re.split(r"(?i)<think(?:ing)?>", re.split(r"(?i)</think(?:ing)?>", text)[-1])[0].strip()
+
+
+def complaint_in(body: bytes) -> str:
+    """What an endpoint says in an error's body, as ": …" on one line, or nothing."""
+    try:
+        error = json.loads(body)
+        error = error.get("error") or error
+        message = error if isinstance(error, str) else error.get("message") or error.get("detail") or ""
+    except (ValueError, AttributeError):
+        return ""
+    return f": {shorten(str(message), 300)}" if message else ""
+
+
+def retry_after(headers) -> float:
+    """Seconds that an endpoint asks to wait, as a number or a date; 0 without, and never more than two minutes."""
+    value = (headers.get("Retry-After") or "").strip()
+    try:
+        seconds = float(value) if value.isdecimal() else parsedate_to_datetime(value).timestamp() - time.time()
+    except ValueError:
+        return 0.0
+    return min(max(seconds, 0.0), LONGEST_WAIT)
 
 
 def wording(good: Scored, bad: Scored) -> str:
