@@ -32,16 +32,13 @@ def padded(tower, contexts, names, length=None):
     try:
         if length is None:
             return tower.encode(contexts, names)
-        full = tower.text.positional_embedding, tower.text.attn_mask
+        full = tower.text.positional_embedding, tower.text.attn_mask, tower.length
         tower.text.positional_embedding = torch.nn.Parameter(full[0][:length], requires_grad=False)
-        tower.text.attn_mask = full[1][:length, :length]
-        tokenizer, tower.tokenizer = tower.tokenizer, lambda texts: tokenizer(texts)[:, :length]
-        tower.tokenizer.sot_token_id, tower.tokenizer.eot_token_id = tokenizer.sot_token_id, tokenizer.eot_token_id
+        tower.text.attn_mask, tower.length = full[1][:length, :length], length
         try:
             return tower.encode(contexts, names)
         finally:
-            tower.text.positional_embedding, tower.text.attn_mask = full
-            tower.tokenizer = tokenizer
+            tower.text.positional_embedding, tower.text.attn_mask, tower.length = full
     finally:
         tower.causal = True
 
@@ -50,7 +47,7 @@ def necessary_operations(tower: TextTower, contexts: int, length: int, names: li
     """Multiply-adds × 2 that the features need: each distinct token once, the last layer where it is read."""
     width, blocks = tower.context_dim, tower.text.transformer.resblocks
     layers, hidden = len(blocks), blocks[0].mlp.c_fc.out_features
-    own = [len(tower.token_ids(name)) + len(tower.stop) + 1 for name in names]
+    own = [len(tower.tokens.ids(name)) + len(tower.stop) + 1 for name in names]
     tokens = 1 + contexts * length + contexts * sum(own)  # [SOS] once, each context once for all its classes
     prompts = contexts * len(names)
     total = (layers - 1) * tokens * 2 * (4 * width * width + 2 * width * hidden)
@@ -86,7 +83,7 @@ def text_table(backbones, classes, lengths, directions, repeats, device, compile
                 contexts = 0.02 * torch.randn(many, length, tower.context_dim, device=device)
                 few = contexts[: max(1, 20 // count)]  # the padded path is too slow for all
                 few_names = names[: 20 * len(few)]
-                longest = max(len(tower.token_ids(name)) for name in few_names)
+                longest = max(len(tower.tokens.ids(name)) for name in few_names)
                 prompts, few_prompts = len(contexts) * count, len(few) * len(few_names)
                 products, products_operations = bare_products(tower, min(prompts * 4, tower.max_tokens))
                 calls = {

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import cbbt
-from cbbt.box.blackbox import BlackBox, WhiteBox
+from cbbt.box.blackbox import BlackBox, WhiteBox, _device
 from cbbt.box.ledger import GRAINS
 
 NAMES = ["cat", "sea or lake", "apple pie"]
@@ -164,10 +164,36 @@ def test_bad_input_is_named(box):
         box.encode_prompts(torch.zeros(2, 1, 31), NAMES)
     with pytest.raises(ValueError, match="end, middle, front"):
         box.encode_prompts(torch.zeros(2, 1, 32), NAMES, position="left")
-    for names in ("cat", [1, 2]):
-        with pytest.raises(ValueError, match="class_names should be a sequence of texts, got"):
+    for names in ("cat", [1, 2], []):
+        with pytest.raises(ValueError, match="class_names should be a sequence of at least one text, got"):
             box.encode_prompts(torch.zeros(2, 1, 32), names)
-    with pytest.raises(ValueError, match="at least one class name"):
-        box.encode_prompts(torch.zeros(2, 1, 32), [])
+        with pytest.raises(ValueError, match="texts should be a sequence of at least one text, got"):
+            box.encode_texts(names)
+    for name in ("", "_", " "):
+        with pytest.raises(ValueError, match="holds no token"):
+            box.encode_prompts(torch.zeros(2, 1, 32), ["cat", name])
+    with pytest.raises(ValueError, match=r"must be a tensor \(N, M, 32\), got list"):
+        box.encode_prompts([[0.0]], NAMES)
+    assert not any(box.ledger.counts.values())
     with pytest.raises(ValueError, match="nearest: .*RN50"):
         cbbt.load_black_box("RN500", pretrained=None)
+
+
+@pytest.mark.parametrize("device, message", [
+    ("mps", "device='mps' is not supported, choose from auto, cpu, cuda"),
+    ("gpu", "device='gpu' is not supported"), ("meta", "not supported"), ("cuda:-1", "not supported"),
+    ("cuda", "device='cuda' is not there, torch sees 0 GPUs"), ("cuda:7", "device='cuda:7' is not there"),
+])  # fmt: skip
+@pytest.mark.parametrize("load", [cbbt.load_black_box, cbbt.load_white_box])
+def test_a_device_without_answers_is_refused_at_the_door(monkeypatch, load, device, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=message):
+        load(device=device)
+
+
+def test_devices_are_counted(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [str(_device(name)) for name in ("auto", None, "cuda:1", "cpu")] == ["cuda", "cuda", "cuda:1", "cpu"]
+    with pytest.raises(ValueError, match="'cuda:2' is not there, torch sees 2 GPUs"):
+        _device("cuda:2")

@@ -1,5 +1,8 @@
 """Chunk sizes follow from the memory at hand, and change no result."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -49,14 +52,53 @@ def test_little_memory_changes_no_answer(box, monkeypatch):
         assert one.shape == other.shape and torch.allclose(one, other, atol=1e-5)
 
 
-def test_tf32_is_off_within_and_as_before_after(box):
-    from cbbt.box.blackbox import full_precision
+LINES = (
+    "pass",
+    'torch.backends.cuda.matmul.fp32_precision = "tf32"',
+    'torch.backends.fp32_precision = "tf32"',
+    'torch.backends.fp32_precision = "ieee"',
+    'torch.backends.cudnn.conv.fp32_precision = "tf32"',
+    'torch.set_float32_matmul_precision("high")',
+    'torch.set_float32_matmul_precision("medium")',
+    "torch.backends.cuda.matmul.allow_tf32 = True",
+)
+CHILD = """
+import os, sys, torch
+from cbbt.box.blackbox import full_precision
 
-    torch.backends.cuda.matmul.allow_tf32 = True
+backends, newer = torch.backends, hasattr(torch.backends, "fp32_precision")
+
+def state():
+    if not newer:
+        return torch.get_float32_matmul_precision(), backends.cudnn.allow_tf32
+    return [kind.fp32_precision for kind in (
+        backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)]
+
+def check(line):
+    exec(line)
+    before = state()
     try:
-        with pytest.raises(RuntimeError), full_precision():
-            assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
-            raise RuntimeError
-        assert torch.backends.cuda.matmul.allow_tf32
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = False
+        with full_precision():
+            assert state() == (["ieee"] * 4 if newer else ("highest", False)), state()
+            raise KeyError
+    except KeyError:
+        assert state() == before, (before, state())
+    if "backends.fp32" in line:  # what was left open still follows
+        backends.fp32_precision = "ieee"
+        assert backends.cuda.matmul.fp32_precision == "ieee"
+
+for line in sys.argv[1:]:
+    if newer or "fp32_precision =" not in line:
+        child = os.fork()
+        if not child:
+            check(line)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0, line
+"""
+
+
+def test_products_are_in_full_precision_and_settings_come_back():
+    """Each in a process of its own: what the newer names have set, the older ones cannot take back."""
+    done = subprocess.run([sys.executable, "-c", CHILD, *LINES], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "UserWarning" not in done.stderr.replace(LINES[-1], ""), done.stderr

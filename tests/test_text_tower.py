@@ -1,9 +1,12 @@
 """The fast text tower against open_clip's own `encode_text`."""
 
+import warnings
+
 import pytest
 import torch
 
 from cbbt.box.blackbox import BlackBox
+from cbbt.box.ledger import Ledger
 from cbbt.box.text_tower import TextTower
 from tests.conftest import tiny_loaded
 
@@ -80,6 +83,43 @@ def test_gradients_flow_through_the_white_box_tower(white_box):
 def test_too_long_a_prompt_is_refused_with_the_room_left(box):
     with pytest.raises(ValueError, match="8 tokens, but with 22 context vectors only 7 fit"):
         box.encode_prompts(torch.zeros(1, 22, 32), NAMES)
+    with pytest.raises(ValueError, match="has 40 tokens, but with 1 context vectors only 28 fit"):
+        box.encode_prompts(torch.zeros(1, 1, 32), ["cat " * 40])
+    assert box.ledger.counts["class_prompts"] == 0
+
+
+def test_too_long_a_sentence_is_refused_and_not_counted(box):
+    assert box.encode_texts(["cat " * 30]).shape == (1, 24)
+    box.ledger.counts["class_prompts"] = 0
+    with pytest.raises(ValueError, match="sentence 'a dog cat cat .* has 32 tokens, but only 30 fit into the text tower's 32"):
+        box.encode_texts(["a cat.", "a dog " + "cat " * 30])
+    with pytest.raises(ValueError, match="holds the tokenizer's mark"):
+        box.encode_texts(["a cat <end_of_text> on a mat"])
+    assert box.ledger.counts["class_prompts"] == 0
+
+
+FOREIGN = ("猫", "собака", "قط", "गाय")
+KNOWN = ("crème brûlée", "smörgåsbord", "Curaçao", "São Paulo", "3", "a", "jalapeño", "rock’n’roll", "🐱")
+
+
+def test_words_that_the_tokenizer_only_spells_are_named_once(box):
+    with pytest.warns(UserWarning, match="has 'собака', 'قط', 'गाय', '猫' not as words but as letters or bytes"):
+        box.encode_prompts(torch.zeros(1, 1, 32), [*FOREIGN, *KNOWN])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        box.encode_prompts(torch.zeros(1, 1, 32), [*FOREIGN, *KNOWN])
+        box.with_ledger(Ledger()).encode_texts([f"a photo of a {name}." for name in KNOWN])
+        box.encode_texts(["a photo of a 猫."])
+    with pytest.warns(UserWarning, match="has '犬' not as words"):
+        box.encode_texts(["a photo of a 犬."])
+
+
+def test_names_are_read_once(box, monkeypatch):
+    from cbbt.box.tokens import Tokens
+
+    box.encode_prompts(torch.zeros(1, 1, 32), NAMES)
+    monkeypatch.setattr(Tokens, "ids", None)
+    box.encode_prompts(torch.zeros(1, 1, 32), NAMES)
 
 
 def test_a_long_list_of_classes_is_chunked_on_the_full_length_path_too():

@@ -47,7 +47,7 @@ class BlackBox:
         self.name = loaded.name
         self.device = device
         self.context_dim = tower.context_dim
-        self.embed_dim = int(tower.encode_texts(["a"]).shape[-1])
+        self.embed_dim = int(tower.encode_sentences(tower.tokens.sentences(["a"])).shape[-1])
         self.preprocess_config = dict(loaded.preprocess_config)
         size = self.preprocess_config["size"]
         self.image_size = size if isinstance(size, int) else size[0]
@@ -57,8 +57,10 @@ class BlackBox:
 
     def with_ledger(self, ledger: Ledger) -> BlackBox:
         """A second handle on the same model, counted in another ledger."""
-        loaded, _ = _behind[self]
-        return type(self)(loaded, self.device, ledger)
+        handle = object.__new__(type(self))
+        vars(handle).update(vars(self), ledger=ledger)
+        _behind[handle] = _behind[self]
+        return handle
 
     def fingerprint(self) -> str:
         """Sixteen hex digits that identify name, weights and preprocessing."""
@@ -94,31 +96,30 @@ class BlackBox:
 
         `contexts` is (N, M, D), or (N, C, M, D) for class-specific contexts;
         `position` of the class name is "end", "middle" or "front".
-        Raises ValueError for wrong shapes, names that do not fit, or no names.
+        Raises ValueError, and counts nothing, for wrong shapes, names that do not fit, or no names;
+        warns once of words that the tokenizer has only as letters or bytes.
         """
-        if isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names):
-            raise ValueError(f"class_names should be a sequence of texts, got {class_names!r}")
-        if not len(class_names):
-            raise ValueError("encode_prompts needs at least one class name")
-        self.ledger.charge("class_prompts", len(contexts) * len(class_names))
+        tower = _behind[self][1]
+        contexts, names, position = tower.read(contexts, _texts("class_names", class_names), position)
+        self.ledger.charge("class_prompts", len(contexts) * len(names))
         with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()), full_precision():
-            return _behind[self][1].encode(contexts, class_names, position)
+            return tower.evaluate(contexts, names, position)
 
     def encode_texts(self, texts: list[str]) -> torch.Tensor:
         """Unit-norm features (n, E) of plain sentences; each counts as one class prompt.
 
-        Raises ValueError, and counts nothing, for a sentence that the tokenizer refuses.
+        Raises ValueError, and counts nothing, for a sentence that is too long or that the tokenizer refuses.
         """
-        tower, texts = _behind[self][1], list(texts)
-        tower.tokenizer(texts)
-        self.ledger.charge("class_prompts", len(texts))
+        tower = _behind[self][1]
+        ids = tower.tokens.sentences(_texts("texts", texts))
+        self.ledger.charge("class_prompts", len(ids))
         with torch.no_grad(), full_precision():
-            return tower.encode_texts(texts)
+            return tower.encode_sentences(ids)
 
     def token_embeddings(self, words: str) -> torch.Tensor:
         """A copy of the embeddings (tokens, D) of `words`: a start for a context."""
         tower = _behind[self][1]
-        ids = tower.token_ids(words)
+        ids = tower.tokens.ids(words)
         if not ids:
             raise ValueError(f"{words!r} holds no token")
         with torch.no_grad():
@@ -177,16 +178,33 @@ class WhiteBox(BlackBox):
     differentiable = True
 
 
+def _texts(title: str, texts) -> list[str]:
+    """`texts` as a list, or ValueError."""
+    listed = [] if isinstance(texts, str) else list(texts)
+    if not listed or not all(isinstance(text, str) for text in listed):
+        raise ValueError(f"{title} should be a sequence of at least one text, got {texts!r}")
+    return listed
+
+
 @contextlib.contextmanager
 def full_precision():
-    """While open, products on a GPU keep fp32's 24 bits: TF32 has 11, and differences of losses drown in it."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = False
-    try:
+    """While open, products keep fp32's 24 bits: TF32 has 11 and bf16 8, and differences of losses drown in them."""
+    backends = torch.backends
+    with contextlib.ExitStack() as restored:
+        if hasattr(backends.cuda.matmul, "fp32_precision"):
+            # Whoever has used these names cannot read the older ones, so they alone are touched.
+            gpu, cpu = backends.cudnn, backends.mkldnn
+            for kind, device in ((backends.cuda.matmul, gpu), (gpu.conv, gpu), (cpu.matmul, cpu), (cpu.conv, cpu)):
+                # One that is left open reads as its device's, and is left open again.
+                own = "none" if kind.fp32_precision == device.fp32_precision else kind.fp32_precision
+                restored.callback(setattr, kind, "fp32_precision", own)
+                kind.fp32_precision = "ieee"
+        else:  # before torch 2.9
+            restored.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+            restored.callback(setattr, backends.cudnn, "allow_tf32", backends.cudnn.allow_tf32)
+            torch.set_float32_matmul_precision("highest")
+            backends.cudnn.allow_tf32 = False
         yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def load_black_box(
@@ -197,11 +215,13 @@ def load_black_box(
     Args:
         name: "mini", or an open_clip architecture such as "RN50" or "ViT-B-16".
         pretrained: "default" (shipped weights of "mini", else OpenAI's), a tag of
-            open_clip, a local weights file, or None for random weights.
-        device: "cpu", "cuda", …; "auto" or None: a GPU when there is one.
+            open_clip, a local weights file, "tag@file" where the file alone does not say what it
+            was trained with (see `cbbt.box.weights`), or None for random weights.
+        device: "cpu", "cuda" or "cuda:1"; "auto" or None: a GPU when there is one.
         ledger: counts and budgets; a fresh one without budget if None.
 
-    Raises `cbbt.box.models.ModelError` for an unknown name or weights that do not fit.
+    Raises `cbbt.box.models.ModelError` for an unknown name or weights that do not fit or are not
+    known well enough, and ValueError for a device that is not there or not supported.
     """
     device = _device(device)
     return BlackBox(load_model(name, pretrained, device), device, ledger)
@@ -215,6 +235,17 @@ def load_white_box(
     return WhiteBox(load_model(name, pretrained, device), device, ledger)
 
 
-def _device(device: str | None) -> torch.device:
-    automatic = device is None or device == "auto"
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if automatic else device)
+def _device(name: str | torch.device | None) -> torch.device:
+    """The device of that name, or ValueError: others than these were not tried, and "mps" has no float64."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name is None or name == "auto":
+        return torch.device("cuda" if count else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device={name!r} is not supported, choose from auto, cpu, cuda, cuda:0, …")
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ValueError(f"device={name!r} is not there, torch sees {count} GPUs: choose from auto, cpu, …")
+    return device

@@ -30,7 +30,8 @@ import torch
 import torch.nn.functional as F
 
 from cbbt.box.memory import chunk_size
-from cbbt.box.prompts import check_position, readable
+from cbbt.box.prompts import check_position
+from cbbt.box.tokens import Tokens
 
 open_clip = lazy_loader.load("open_clip")
 
@@ -52,9 +53,7 @@ class TextTower:
         text = getattr(model, "text", model)
         if not hasattr(text, "token_embedding"):
             raise ValueError(f"{type(text).__name__} has no token embedding, so no context can be put into it")
-        if not (hasattr(tokenizer, "sot_token_id") and hasattr(tokenizer, "eot_token_id")):
-            raise ValueError(f"{type(tokenizer).__name__} has no start-of-text and end-of-text tokens, which prompts need")
-        self.model, self.text, self.tokenizer = model, text, tokenizer
+        self.model, self.text = model, text
         self.pool = getattr(text, "text_pool_type", None) or getattr(text, "pool_type", "argmax")
         blocks = text.transformer.resblocks
         self.causal = (
@@ -64,9 +63,11 @@ class TextTower:
             and all(type(block) is open_clip.transformer.ResidualAttentionBlock for block in blocks)
         )
         self.context_dim = text.token_embedding.weight.shape[1]
-        self.length = text.positional_embedding.shape[0]
+        # CoCa's last position is a class token's.
+        self.length = text.positional_embedding.shape[0] - (getattr(text, "cls_emb", None) is not None)
         self.max_tokens = max_tokens or self._tokens_at_once(blocks)
-        self.start, self.end, self.stop = tokenizer.sot_token_id, tokenizer.eot_token_id, self.token_ids(".")
+        self.tokens = Tokens(tokenizer, self.length)
+        self.start, self.end, self.stop = self.tokens.start, self.tokens.end, self.tokens.stop
 
     def _tokens_at_once(self, blocks) -> int:
         # Per token and unit of width: 16 numbers within a block (8 of them in the MLP),
@@ -76,20 +77,14 @@ class TextTower:
         # More at once is no faster on a CPU, whose caches it leaves.
         return chunk_size(weight.device, per_token, most=8192 if weight.device.type == "cpu" else None)
 
-    def token_ids(self, words: str) -> list[int]:
-        """Ids of `words` without start and end of text."""
-        row = self.tokenizer([words])[0].tolist()
-        return row[1 : row.index(self.tokenizer.eot_token_id)]
-
     def embed(self, ids) -> torch.Tensor:
         """Token embeddings (len(ids), D), without positions."""
         weight = self.text.token_embedding.weight
         return weight[torch.as_tensor(ids, dtype=torch.int64, device=weight.device)]
 
-    def encode_texts(self, texts: list[str]) -> torch.Tensor:
-        """Unit-norm features (n, E) of plain sentences, by open_clip's own path."""
-        ids = self.tokenizer(texts).to(self.text.token_embedding.weight.device)
-        return self.model.encode_text(ids, normalize=True)
+    def encode_sentences(self, ids: torch.Tensor) -> torch.Tensor:
+        """Unit-norm features (n, E) of plain sentences, ids (n, length), by open_clip's own path."""
+        return self.model.encode_text(ids.to(self.text.token_embedding.weight.device), normalize=True)
 
     def encode(self, contexts: torch.Tensor, class_names, position: str = "end") -> torch.Tensor:
         """Unit-norm features (N, C, E) of every context with every class name.
@@ -97,16 +92,16 @@ class TextTower:
         `contexts` is (N, M, D), or (N, C, M, D) for class-specific contexts.
         Raises ValueError for a wrong shape, position, or too long a prompt.
         """
+        return self.evaluate(*self.read(contexts, class_names, position))
+
+    def read(self, contexts: torch.Tensor, class_names, position: str):
+        """What `evaluate` takes; whatever has to be refused is refused here, before it is counted."""
         check_position(position)
         contexts = self._check_contexts(contexts, len(class_names))
-        names = [self.token_ids(readable(name)) for name in class_names]
-        room = self.length - contexts.shape[2] - 3  # [SOS], "." and [EOT]
-        for name, ids in zip(class_names, names):
-            if len(ids) > room:
-                raise ValueError(
-                    f"class name {name!r} has {len(ids)} tokens, but with {contexts.shape[2]} context vectors "
-                    f"only {max(room, 0)} fit into the text tower's {self.length} positions"
-                )
+        return contexts, self.tokens.names(class_names, contexts.shape[2]), position
+
+    def evaluate(self, contexts: torch.Tensor, names: list[list[int]], position: str) -> torch.Tensor:
+        """The features that `encode` promises."""
         by_length: dict[int, list[int]] = {}
         for index, ids in enumerate(names):
             by_length.setdefault(len(ids), []).append(index)
@@ -118,6 +113,8 @@ class TextTower:
 
     def _check_contexts(self, contexts: torch.Tensor, n_classes: int) -> torch.Tensor:
         """Contexts as (N, 1 or C, M, D) on the tower's device, or ValueError."""
+        if not isinstance(contexts, torch.Tensor):
+            raise ValueError(f"contexts must be a tensor (N, M, {self.context_dim}), got {type(contexts).__name__}")
         shared = contexts.ndim == 3
         if shared:
             contexts = contexts[:, None]
@@ -218,8 +215,7 @@ class TextTower:
             tokens = [self.start] + self.stop[:1] * half + ids + self.stop[:1] * (length - half) + self.stop
             prompts.append(tokens + [self.end])
         device = contexts.device
-        padded = self.tokenizer([""] * len(prompts)).to(device)
-        padded[:] = getattr(self.text, "pad_id", 0) or 0
+        padded = torch.full((len(prompts), self.length), getattr(self.text, "pad_id", 0) or 0, device=device)
         padded[:, : len(prompts[0])] = torch.tensor(prompts, device=device)
         places = [1 + i for i in range(half)] + [1 + i + name_ids.shape[1] for i in range(half, length)]
         step = max(1, self.max_tokens // self.length)

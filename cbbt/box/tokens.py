@@ -1,0 +1,93 @@
+"""From texts to token ids, with nothing lost on the way.
+
+open_clip's tokenizers cut off what does not fit into the text tower, so that two long
+sentences may become one; here it is refused. And a tokenizer made of English has words of
+other scripts only as letters or bytes, which a text tower trained on English hardly ever
+met: such words are named once.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+import warnings
+from string import punctuation
+from textwrap import shorten
+
+import torch
+
+from cbbt.box.prompts import readable
+
+
+class Tokens:
+    """Reads class names and sentences for one text tower.
+
+    tokenizer: the model's own; `encode` gives the ids of a text without start and end of text.
+    length: positions that the tower has for tokens, start and end of text included.
+    Raises ValueError for a tokenizer without a start-of-text and an end-of-text token.
+    """
+
+    def __init__(self, tokenizer, length: int):
+        if not all(hasattr(tokenizer, name) for name in ("encode", "sot_token_id", "eot_token_id")):
+            raise ValueError(f"{type(tokenizer).__name__} has no start-of-text and end-of-text tokens, which prompts need")
+        self.tokenizer, self.length = tokenizer, length
+        self.start, self.end = tokenizer.sot_token_id, tokenizer.eot_token_id
+        self.stop = tokenizer.encode(".")
+        self._known: dict[str, list[int]] = {}  # class name → ids: the same names come at every step
+        self._met: set[str] = set()  # words beyond ASCII
+
+    def ids(self, text: str) -> list[int]:
+        """All ids of a text, without start and end of text. Raises ValueError for a text that holds either."""
+        ids = self.tokenizer.encode(text)
+        if self.start in ids or self.end in ids:
+            raise ValueError(f"{text!r} holds the tokenizer's mark of a text's start or end")
+        return ids
+
+    def names(self, class_names, context_length: int) -> list[list[int]]:
+        """Ids of class names for prompts with so many context vectors. Raises ValueError for a name without or with too many."""
+        if not self._known.keys() >= set(class_names):
+            self._known |= {name: self.ids(readable(name)) for name in class_names}
+            self._warn_of_spelled_words(map(readable, class_names))
+        room = self.length - context_length - len(self.stop) - 2
+        for name in class_names:
+            count = len(self._known[name])
+            if count > room:
+                raise ValueError(
+                    f"class name {name!r} has {count} tokens, but with {context_length} context vectors "
+                    f"only {max(room, 0)} fit into the text tower's {self.length} positions"
+                )
+            if not count:
+                raise ValueError(f"class name {name!r} holds no token")
+        return [self._known[name] for name in class_names]
+
+    def sentences(self, texts: list[str]) -> torch.Tensor:
+        """Ids of whole sentences, int64 (n, length). Raises ValueError for one that is too long."""
+        for text in texts:
+            count = len(self.ids(text))
+            if count > self.length - 2:
+                raise ValueError(
+                    f"sentence {shorten(text, 100)!r} has {count} tokens, "
+                    f"but only {self.length - 2} fit into the text tower's {self.length} positions"
+                )
+        self._warn_of_spelled_words(texts)
+        return self.tokenizer(texts)
+
+    def _warn_of_spelled_words(self, texts) -> None:
+        words = {word.strip(punctuation) for text in texts if not text.isascii() for word in text.split()} - self._met
+        self._met |= words
+        if spelled := sorted(filter(self._is_spelled, words)):
+            more = f" and {len(spelled) - 5} more" if len(spelled) > 5 else ""
+            warnings.warn(
+                f"the tokenizer has {', '.join(map(repr, spelled[:5]))}{more} not as words but as letters or bytes, "
+                "which a model trained on English does not understand: expect chance, or give class_names in English",
+                stacklevel=5,
+            )
+
+    def _is_spelled(self, word: str) -> bool:
+        """Whether most tokens of a word are single letters beyond ASCII, or bytes of them."""
+        pieces = [self.tokenizer.decode([token]).strip() for token in self.tokenizer.encode(word)]
+        letters = [piece for piece in pieces if "\ufffd" in piece or len(piece) == 1 and _is_foreign_letter(piece)]
+        return 2 * len(letters) > len(pieces)
+
+
+def _is_foreign_letter(character: str) -> bool:
+    return not character.isascii() and unicodedata.category(character)[0] in "LM"  # letters and their marks
