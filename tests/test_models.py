@@ -11,6 +11,7 @@ import cbbt
 from cbbt.box.blackbox import BlackBox
 from cbbt.box.models import ModelError, load_model
 from cbbt.box.text_tower import TextTower
+from cbbt.box.weights import weights_file
 from tests.conftest import TEXT, VISION
 
 CPU = torch.device("cpu")
@@ -27,9 +28,33 @@ def architectures(tmp_path_factory):
         "tiny-clip-longer": {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT | {"context_length": 40}},
         "tiny-clip-quick": {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT, "quick_gelu": True},
         "tiny-clip-custom": {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT, "custom_text": True},
-    }.items():
+        "tiny-coca": {
+            "embed_dim": 24, "vision_cfg": VISION | {"attentional_pool": True, "attn_pooler_heads": 4, "output_tokens": True},
+            "text_cfg": TEXT | {"embed_cls": True, "output_tokens": True}, "custom_text": True,
+            "multimodal_cfg": {"context_length": 32, "width": 32, "heads": 4, "layers": 1, "attn_pooler_heads": 4},
+        },
+    }.items():  # fmt: skip
         (folder / f"{name}.json").write_text(json.dumps(config))
     open_clip.add_model_config(folder)
+
+
+@pytest.fixture
+def tags(monkeypatch):
+    """A function that publishes tags of "tiny-clip": tag → what sets its training apart from OpenAI's."""
+
+    def publish(**tags):
+        published = {tag: open_clip.pretrained._pcfg(**training) for tag, training in tags.items()}
+        monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-clip", published)
+
+    return publish
+
+
+DIFFERENT = {
+    "openai": {"quick_gelu": True},
+    "plain": {},
+    "grey": {"mean": (0.5,) * 3, "std": (0.5,) * 3},
+    "squashed": {"quick_gelu": True, "resize_mode": "squash", "interpolation": "bilinear"},
+}
 
 
 @pytest.fixture
@@ -117,7 +142,7 @@ def test_unknown_names_and_tags_are_answered_with_choices():
         with pytest.raises(ModelError, match="nearest: ViT-B-16"):
             load_model(name, None, CPU)
     for tag in ("opeani", 3):
-        with pytest.raises(ModelError, match="neither a file nor a tag of 'RN50'; tags: .*openai"):
+        with pytest.raises(ModelError, match="neither a file nor a tag of 'RN50'; tags: openai"):
             load_model("RN50", tag, CPU)
     with pytest.raises(ModelError, match="no weights .* at openai.*'default', a file, or None"):
         load_model("mini", "openai", CPU)
@@ -132,14 +157,140 @@ def test_text_towers_without_clips_tokens_are_refused(name):
 def test_a_home_folder_may_be_abbreviated(weights, tmp_path, monkeypatch):
     saved(weights, tmp_path / "w.pt")
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     assert torch.equal(loads("tiny-clip", "~/w.pt")["text_projection"], weights["text_projection"])
+    assert weights_file("~/w.pt") == weights_file("openai@~/w.pt") == tmp_path / "w.pt"
+    assert [weights_file(name) for name in (None, "openai", "", "openai@")] == [None] * 4
 
 
-def test_plain_weights_of_an_ambiguous_activation_warn(tmp_path):
-    torch.save({"x": torch.zeros(1)}, tmp_path / "w.pt")
-    with pytest.warns(UserWarning, match="does not say its activation.*RN50-quickgelu"):
-        with pytest.raises(ModelError, match="do not fit"):
-            load_model("RN50", tmp_path / "w.pt", CPU)
+def trained_with(pretrained, name="tiny-clip"):
+    loaded = load_model(name, pretrained, CPU)
+    quick = any(type(part) is open_clip.transformer.QuickGELU for part in loaded.model.modules())
+    return {"quick_gelu": quick} | {key: loaded.preprocess_config[key] for key in ("mean", "std", "interpolation", "resize_mode")}
+
+
+def test_a_file_whose_training_the_tags_do_not_tell_is_refused(weights, tags, tmp_path):
+    tags(**DIFFERENT)
+    path = saved(weights, tmp_path / "w.pt")
+    with pytest.raises(
+        ModelError, match="tags of 'tiny-clip' differ in .*: use pretrained='TAG@.*openai, plain, grey, squashed"
+    ) as e:
+        load_model("tiny-clip", path, CPU)
+    assert all(key in str(e.value) for key in ("quick_gelu", "mean", "std", "interpolation", "resize_mode"))
+    for tag in DIFFERENT:
+        cfg = open_clip.get_pretrained_cfg("tiny-clip", tag)
+        assert trained_with(f"{tag}@{path}") == {"quick_gelu": False} | {
+            k: v for k, v in cfg.items() if k not in ("url", "hf_hub")
+        }
+    with pytest.raises(ModelError, match="'metaclip' is no tag of 'tiny-clip'; tags: openai"):
+        load_model("tiny-clip", f"metaclip@{path}", CPU)
+
+
+def test_a_file_is_taken_where_all_tags_agree(weights, tags, tmp_path):
+    tags(one=DIFFERENT["squashed"], other=DIFFERENT["squashed"])
+    training = trained_with(saved(weights, tmp_path / "w.pt"))
+    assert training["quick_gelu"] and (training["resize_mode"], training["interpolation"]) == ("squash", "bilinear")
+
+
+def hub_folder(weights, folder, **changes):
+    """A folder as open_clip writes it for the hub."""
+    folder.mkdir()
+    saved(weights, folder / "open_clip_model.safetensors")
+    config = open_clip.get_model_config("tiny-clip") | {"quick_gelu": True}
+    images = {"mean": [0.4, 0.5, 0.6], "std": [0.2] * 3, "resize_mode": "longest"}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": images} | changes))
+    return folder
+
+
+def test_the_configuration_beside_a_file_tells_its_training(weights, tags, tmp_path):
+    tags(**DIFFERENT)
+    folder, told = hub_folder(weights, tmp_path / "hub"), {"quick_gelu": True, "mean": (0.4, 0.5, 0.6), "std": (0.2,) * 3}
+    for pretrained in (folder, folder / "open_clip_model.safetensors"):
+        assert trained_with(pretrained) == told | {"interpolation": "bicubic", "resize_mode": "longest"}
+    assert trained_with(f"grey@{folder}")["mean"] == (0.5,) * 3  # what is named goes before
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"model_cfg": {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT | {"heads": 2}}}, "text_cfg.heads differ"),
+    ({"model_cfg": {}}, "expected open_clip's model_cfg and preprocess_cfg"),
+    ({"preprocess_cfg": {}}, "expected open_clip's model_cfg and preprocess_cfg, got KeyError"),
+    ({"preprocess_cfg": {"mean": [0, 0, 0], "std": [1, 1, 0]}}, "preprocess_cfg, got ValueError"),
+    ({"preprocess_cfg": {"mean": [0] * 3, "std": [1] * 3, "resize_mode": "crop"}}, "preprocess_cfg, got ValueError.*crop"),
+])  # fmt: skip
+def test_a_configuration_that_does_not_fit_is_refused(weights, tmp_path, changes, message):
+    with pytest.raises(ModelError, match=message):
+        load_model("tiny-clip", hub_folder(weights, tmp_path / "hub", **changes), CPU)
+
+
+def test_a_folder_holds_one_file_of_weights_or_says_which(weights, tmp_path):
+    (tmp_path / "d").mkdir()
+    with pytest.raises(ModelError, match="folder .*d should hold one file of weights .*got none"):
+        load_model("tiny-clip", tmp_path / "d", CPU)
+    (tmp_path / "d" / "notes.txt").touch()
+    first = saved(weights, tmp_path / "d" / "a.bin")
+    assert weights_file(tmp_path / "d") == first and "ln_final.bias" in loads("tiny-clip", tmp_path / "d")
+    saved(weights, tmp_path / "d" / "b.safetensors")
+    with pytest.raises(ModelError, match="got a.bin, b.safetensors: name the file"):
+        load_model("tiny-clip", tmp_path / "d", CPU)
+
+
+@pytest.mark.parametrize("wrap", ["_orig_mod.{}", "module._orig_mod.{}", "_orig_mod.module.{}", "module.module.{}"])
+@pytest.mark.parametrize("key", ["state_dict", "model", None])
+def test_what_training_wraps_around_weights_is_taken_off(weights, tmp_path, wrap, key):
+    wrapped = {wrap.format(name): value for name, value in weights.items()}
+    torch.save({key: wrapped, "epoch": 3} if key else wrapped, tmp_path / "w.pt")
+    assert torch.equal(loads("tiny-clip", tmp_path / "w.pt")["text_projection"], weights["text_projection"])
+
+
+def test_a_tower_compiled_by_itself_loads(weights, tmp_path):
+    wrapped = {name.replace("visual.", "visual._orig_mod."): value for name, value in weights.items()}
+    assert torch.equal(loads("tiny-clip", saved(wrapped, tmp_path / "w.pt"))["visual.proj"], weights["visual.proj"])
+
+
+def test_weights_in_other_forms_are_named(weights, tmp_path):
+    theirs = saved(
+        {"text_model.final_layer_norm.bias": torch.zeros(4), "logit_scale": torch.ones(1)}, tmp_path / "model.safetensors"
+    )
+    with pytest.raises(ModelError, match="form of Hugging Face's transformers; take open_clip_model.safetensors"):
+        load_model("tiny-clip", theirs, CPU)
+    (tmp_path / "pointer.bin").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(ModelError, match="pointer.bin: it is a Git LFS pointer"):
+        load_model("tiny-clip", tmp_path / "pointer.bin", CPU)
+    torch.save(open_clip.create_model("tiny-clip"), tmp_path / "whole.pt")
+    with pytest.raises(ModelError, match="cannot read weights from .*whole.pt"):
+        load_model("tiny-clip", tmp_path / "whole.pt", CPU)
+
+
+@pytest.mark.parametrize("name", ["hf-hub:laion/CLIP-ViT-B-32", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "local-dir:/somewhere"])
+def test_names_of_the_hub_are_answered_with_the_file_to_take(name):
+    with pytest.raises(ModelError, match="names weights, not an architecture: .*open_clip_model.safetensors"):
+        load_model(name, None, CPU)
+    if not name.startswith("local-dir"):
+        with pytest.raises(ModelError, match="neither a file nor a tag of 'ViT-B-32'.*take open_clip_model.safetensors"):
+            load_model("ViT-B-32", name, CPU)
+
+
+def test_the_real_tags_of_openais_architectures_agree_for_their_archives():
+    """Of the tags with QuickGELU, which is what an archive of OpenAI's shows."""
+    for name in ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336"):
+        tags = [open_clip.get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)]
+        quick = {str({k: v for k, v in tag.items() if k not in ("url", "hf_hub")}) for tag in tags if tag.get("quick_gelu")}
+        assert len(quick) == 1, name
+
+
+@pytest.mark.filterwarnings("ignore")  # of tracing
+def test_an_archives_code_leaves_the_tags_of_its_activation(weights, tags, tmp_path):
+    model = open_clip.create_model("tiny-clip", force_quick_gelu=True).eval()
+    example = (torch.ones(1, 3, 16, 16), torch.arange(32)[None])
+    path = tmp_path / "archive.pt"
+    torch.jit.save(torch.jit.trace(model, example, check_trace=False), path)
+    tags(openai={"quick_gelu": True}, plain={}, grey=DIFFERENT["grey"])
+    assert trained_with(path)["quick_gelu"]
+    with pytest.raises(ModelError, match="archive.pt computes QuickGELU, and plain of 'tiny-clip' the other activation"):
+        load_model("tiny-clip", f"plain@{path}", CPU)
+    tags(**DIFFERENT)
+    with pytest.raises(ModelError, match="differ in interpolation, resize_mode: .* one of openai, squashed"):
+        load_model("tiny-clip", path, CPU)
 
 
 def test_fingerprint_tells_weights_apart(weights, tmp_path):
@@ -147,6 +298,26 @@ def test_fingerprint_tells_weights_apart(weights, tmp_path):
     assert first == load_model("tiny-clip", tmp_path / "a.pt", CPU).fingerprint()
     weights["ln_final.bias"] = weights["ln_final.bias"] + 1e-3
     assert first != load_model("tiny-clip", saved(weights, tmp_path / "b.pt"), CPU).fingerprint()
+
+
+def test_fingerprint_tells_activations_apart(weights, tags, tmp_path):
+    tags(openai={"quick_gelu": True}, plain={})
+    path = saved(weights, tmp_path / "w.pt")
+    assert len({load_model("tiny-clip", f"{tag}@{path}", CPU).fingerprint() for tag in ("openai", "plain")}) == 2
+
+
+def test_the_embedded_models_fingerprint_is_that_of_shipped_records():
+    assert load_model("mini", "default", CPU).fingerprint() == "248168cf92651274"
+
+
+def test_coca_keeps_a_place_for_its_class_token():
+    box = cbbt.load_black_box("tiny-coca", None, device="cpu")  # 32 tokens and a class token
+    assert box.encode_texts(["a " * 30]).shape == (1, 24)
+    with pytest.raises(ValueError, match="has 31 tokens, but only 30 fit into the text tower's 32 positions"):
+        box.encode_texts(["a " * 31])
+    assert box.encode_prompts(torch.zeros(1, 28, 32), ["cat"]).shape == (1, 1, 24)
+    with pytest.raises(ValueError, match="with 29 context vectors only 0 fit into the text tower's 32 positions"):
+        box.encode_prompts(torch.zeros(1, 29, 32), ["cat"])
 
 
 @pytest.mark.parametrize("name, context_dim, embed_dim", [("RN50", 512, 1024), ("ViT-B-16", 512, 512)])
@@ -223,7 +394,7 @@ def test_other_families_equal_their_own_encode_text(name, causal):
     loaded = load_model(name, None, CPU)
     tower = TextTower(loaded.model, loaded.tokenizer)
     assert tower.causal == causal
-    context = tower.embed(tower.token_ids("a photo of one"))
+    context = tower.embed(tower.tokens.ids("a photo of one"))
     ids = loaded.tokenizer([f"a photo of one {class_name}." for class_name in NAMES[:3]])
     with torch.no_grad():
         expected = loaded.model.encode_text(ids, normalize=True)
