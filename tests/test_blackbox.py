@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -160,8 +161,15 @@ def test_losses_are_cross_entropies(box):
 def test_bad_input_is_named(box):
     with pytest.raises(ValueError, match=r"\(B, 3, 16, 16\), got \(2, 3, 8, 8\)"):
         box.encode_images(torch.zeros(2, 3, 8, 8))
-    with pytest.raises(ValueError, match="contexts must be"):
-        box.encode_prompts(torch.zeros(2, 1, 31), NAMES)
+    for pixels in (None, torch.zeros(0, 3, 16, 16)):
+        with pytest.raises(ValueError, match=r"\(B, 3, 16, 16\), got \("):
+            box.encode_images(pixels)
+    for pixels in (torch.zeros(2, 3, 16, 16, dtype=torch.uint8), np.zeros((2, 3, 16, 16))):
+        with pytest.raises(ValueError, match="a tensor of floats, got .*(uint8|float64)"):
+            box.encode_images(pixels)
+    for shape in ((2, 1, 31), (0, 1, 32), (1, 32)):
+        with pytest.raises(ValueError, match="contexts must be"):
+            box.encode_prompts(torch.zeros(shape), NAMES)
     with pytest.raises(ValueError, match="end, middle, front"):
         box.encode_prompts(torch.zeros(2, 1, 32), NAMES, position="left")
     for names in ("cat", [1, 2], []):

@@ -129,9 +129,22 @@ def test_missing_and_surplus_weights_are_named(weights, tmp_path):
         load_model("tiny-clip", saved(weights, tmp_path / "w.pt"), CPU)
 
 
-def test_a_broken_file_is_named(tmp_path):
-    (tmp_path / "w.pt").write_bytes(b"not weights")
-    with pytest.raises(ModelError, match="cannot read weights from .*w.pt"):
+@pytest.mark.parametrize("content", [b"not weights", b""])
+def test_a_broken_file_is_named(tmp_path, content):
+    (tmp_path / "w.pt").write_bytes(content)
+    with pytest.raises(ModelError, match=r"cannot read weights from .*w.pt: \w"):
+        load_model("tiny-clip", tmp_path / "w.pt", CPU)
+
+
+def test_weights_that_diverged_are_refused(weights, tmp_path):
+    weights["text_projection"][0, 0] = float("nan")
+    with pytest.raises(ModelError, match="w.pt do not fit 'tiny-clip'; not finite: text_projection"):
+        load_model("tiny-clip", saved(weights, tmp_path / "w.pt"), CPU)
+
+
+def test_what_is_no_state_dict_is_named(weights, tmp_path):
+    torch.save({"optimizer": {}, "my_model": weights}, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match="w.pt should hold weights alone, as .*, got optimizer, my_model"):
         load_model("tiny-clip", tmp_path / "w.pt", CPU)
 
 
@@ -144,8 +157,9 @@ def test_unknown_names_and_tags_are_answered_with_choices():
     for tag in ("opeani", 3):
         with pytest.raises(ModelError, match="neither a file nor a tag of 'RN50'; tags: openai"):
             load_model("RN50", tag, CPU)
-    with pytest.raises(ModelError, match="no weights .* at openai.*'default', a file, or None"):
-        load_model("mini", "openai", CPU)
+    for name in ("openai", "~nobody/w.safetensors"):
+        with pytest.raises(ModelError, match=f"no weights .* at {name}.*'default', a file, or None"):
+            load_model("mini", name, CPU)
 
 
 @pytest.mark.parametrize("name", ["roberta-ViT-B-32", "ViT-B-16-SigLIP"])

@@ -77,9 +77,11 @@ class BlackBox:
         patches of every image. Raises ValueError for another shape, or for tokens
         given to a box that takes none.
         """
-        expected = (3, self.image_size, self.image_size)
-        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected:
-            raise ValueError(f"expected images of shape (B, {', '.join(map(str, expected))}), got {tuple(pixels.shape)}")
+        expected, got = (3, self.image_size, self.image_size), tuple(getattr(pixels, "shape", ()))
+        if len(got) != 4 or not got[0] or got[1:] != expected:
+            raise ValueError(f"expected images of shape (B, {', '.join(map(str, expected))}), got {got}")
+        if not (isinstance(pixels, torch.Tensor) and pixels.is_floating_point()):
+            raise ValueError(f"expected images as `preprocess` gives them, a tensor of floats, got {pixels.dtype}")
         if tokens is not None and (tokens.ndim != 2 or tokens.shape[1] != self.image_token_dim):
             takes = f"image tokens of shape (V, {self.image_token_dim})" if self.image_token_dim else "no image tokens"
             raise ValueError(f"{self.name!r} takes {takes}, got {tuple(tokens.shape)}")
@@ -88,7 +90,7 @@ class BlackBox:
         step = chunk_size(self.device, 32 * pixels[:1].numel() * 4)
         model = _behind[self][0].model
         with torch.no_grad(), full_precision(), tokens_inserted(model.visual, tokens):
-            parts = [model.encode_image(part.to(self.device), normalize=normalize).float() for part in pixels.split(step)]
+            parts = [model.encode_image(part.to(self.device).float(), normalize=normalize).float() for part in pixels.split(step)]
         return torch.cat(parts)
 
     def encode_prompts(self, contexts: torch.Tensor, class_names, position: str = "end") -> torch.Tensor:

@@ -21,7 +21,7 @@ from pathlib import Path
 import lazy_loader
 import torch
 
-from cbbt.box.weights import HUB, ModelError, find_weights, read_weights
+from cbbt.box.weights import HUB, ModelError, find_weights, read_weights, weights_file
 
 open_clip = lazy_loader.load("open_clip")  # takes seconds to import: not before a model is loaded
 
@@ -81,7 +81,7 @@ def _load_mini(pretrained) -> LoadedModel:
         model = _with_random_weights(build_mini_clip)
     else:
         try:
-            model = load_mini_clip(None if pretrained == "default" else Path(pretrained).expanduser())
+            model = load_mini_clip(None if pretrained == "default" else weights_file(pretrained) or Path(str(pretrained)))
         except (OSError, ValueError) as error:
             raise ModelError(f"{error} (pretrained for {MINI!r} is 'default', a file, or None for random weights)") from error
     return LoadedModel(MINI, model, MiniTokenizer(), dict(model.visual.preprocess_cfg))
@@ -154,10 +154,16 @@ def _load_strictly(model, path: Path, name: str) -> None:
         for key in own.keys() & state.keys()
         if own[key].numel() != state[key].numel() or (own[key].ndim > 1 and own[key].shape != state[key].shape)
     ]
-    if missing or surplus or wrong:
+    broken = sorted(key for key in own.keys() & state.keys() if not state[key].isfinite().all())
+    if missing or surplus or wrong or broken:
         parts = [
             f"{title}: {', '.join(entries[:3])}{f' and {len(entries) - 3} more' if len(entries) > 3 else ''}"
-            for title, entries in (("missing", missing), ("not in the model", surplus), ("shape", sorted(wrong)))
+            for title, entries in (
+                ("missing", missing),
+                ("not in the model", surplus),
+                ("shape", sorted(wrong)),
+                ("not finite", broken),
+            )  # fmt: skip
             if entries
         ]
         raise ModelError(f"weights {path} do not fit {name!r}; " + "; ".join(parts))

@@ -118,7 +118,12 @@ class TextTower:
         shared = contexts.ndim == 3
         if shared:
             contexts = contexts[:, None]
-        if contexts.ndim != 4 or contexts.shape[-1] != self.context_dim or contexts.shape[1] not in (1, n_classes):
+        if (
+            contexts.ndim != 4
+            or not len(contexts)
+            or contexts.shape[-1] != self.context_dim
+            or contexts.shape[1] not in (1, n_classes)
+        ):
             raise ValueError(
                 f"contexts must be (N, M, {self.context_dim}) or (N, {n_classes}, M, {self.context_dim}), "
                 f"got {tuple(contexts.shape)}"

@@ -172,8 +172,10 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         state = {re.sub(r"^(module\.)+", "", key.replace("_orig_mod.", "")): value for key, value in state.items()}
     except Exception as error:  # torch, pickle, zip and safetensors each raise their own
         pointer = path.read_bytes()[:40].startswith(b"version https://git-lfs")
-        reason = "it is a Git LFS pointer, run git lfs pull" if pointer else error
+        reason = "it is a Git LFS pointer, run git lfs pull" if pointer else str(error) or repr(error)
         raise ModelError(f"cannot read weights from {path}: {reason}") from error
+    if other := [key for key, value in state.items() if not isinstance(value, torch.Tensor)]:
+        raise ModelError(f"{path} should hold weights alone, as model.state_dict() gives them, got {', '.join(other[:5])}")
     if any(key.startswith(("text_model.", "vision_model.")) for key in state):
         raise ModelError(f"{path} holds weights in the form of Hugging Face's transformers; {HUB}, or pretrained='openai'")
     return state
