@@ -52,43 +52,45 @@ def test_little_memory_changes_no_answer(box, monkeypatch):
         assert one.shape == other.shape and torch.allclose(one, other, atol=1e-5)
 
 
+OLDER = "backends.cuda.matmul.allow_tf32 = True"
 LINES = (
     "pass",
-    'torch.backends.cuda.matmul.fp32_precision = "tf32"',
-    'torch.backends.fp32_precision = "tf32"',
-    'torch.backends.fp32_precision = "ieee"',
-    'torch.backends.cudnn.conv.fp32_precision = "tf32"',
+    'backends.cuda.matmul.fp32_precision = "tf32"',
+    'backends.fp32_precision = "tf32"',
+    'backends.fp32_precision = "ieee"',
+    'backends.cudnn.conv.fp32_precision = "tf32"',
     'torch.set_float32_matmul_precision("high")',
     'torch.set_float32_matmul_precision("medium")',
-    "torch.backends.cuda.matmul.allow_tf32 = True",
+    OLDER,  # warns by itself
+    'torch.set_float32_matmul_precision("medium"); backends.cuda.matmul = None',  # as before torch 2.9
 )
 CHILD = """
 import os, sys, torch
+from torch import backends
 from cbbt.box.blackbox import full_precision
 
-backends, newer = torch.backends, hasattr(torch.backends, "fp32_precision")
-
 def state():
-    if not newer:
+    if not hasattr(backends.cuda.matmul, "fp32_precision"):
         return torch.get_float32_matmul_precision(), backends.cudnn.allow_tf32
-    return [kind.fp32_precision for kind in (
-        backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)]
+    kinds = backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv
+    return [kind.fp32_precision for kind in kinds]
 
 def check(line):
     exec(line)
     before = state()
     try:
         with full_precision():
-            assert state() == (["ieee"] * 4 if newer else ("highest", False)), state()
+            assert state() in (["ieee"] * 4, ("highest", False)), state()
             raise KeyError
     except KeyError:
         assert state() == before, (before, state())
-    if "backends.fp32" in line:  # what was left open still follows
+    if line.startswith("backends.fp32"):  # what was left open still follows
         backends.fp32_precision = "ieee"
         assert backends.cuda.matmul.fp32_precision == "ieee"
 
 for line in sys.argv[1:]:
-    if newer or "fp32_precision =" not in line:
+    print(line, file=sys.stderr, flush=True)
+    if hasattr(backends.cuda.matmul, "fp32_precision") or "fp32_precision =" not in line:
         child = os.fork()
         if not child:
             check(line)
@@ -99,6 +101,7 @@ for line in sys.argv[1:]:
 
 def test_products_are_in_full_precision_and_settings_come_back():
     """Each in a process of its own: what the newer names have set, the older ones cannot take back."""
-    done = subprocess.run([sys.executable, "-c", CHILD, *LINES], capture_output=True, text=True)
+    command = [sys.executable, "-W", "always", "-c", CHILD, *LINES]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "UserWarning" not in done.stderr.replace(LINES[-1], ""), done.stderr
+    assert "TF32" not in done.stderr.split(OLDER)[0], done.stderr
