@@ -63,7 +63,7 @@ class BlackBox:
         return handle
 
     def fingerprint(self) -> str:
-        """Sixteen hex digits that identify name, weights and preprocessing."""
+        """Sixteen hex digits that identify name, weights, activation and preprocessing."""
         return _behind[self][0].fingerprint()
 
     def preprocess(self, image) -> torch.Tensor:

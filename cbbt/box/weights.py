@@ -91,7 +91,7 @@ def _download(name: str, tag: str) -> Path:
 def _tag_training(name: str, tag: str) -> dict:
     config = open_clip.get_pretrained_cfg(name, tag)
     known = {key: config[key] for key in PREPROCESSING if config.get(key) is not None}
-    return {"quick_gelu": bool(config.get("quick_gelu")) or tag == "openai"} | known
+    return {"quick_gelu": bool(config.get("quick_gelu"))} | known
 
 
 def _training(name: str, path: Path, tag: str | None, tags: dict[str, dict]) -> dict:
