@@ -7,12 +7,12 @@ its own, and pays in them for everything it would have asked by itself.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import torch
 
 from cbbt.box.blackbox import BlackBox, load_black_box, load_white_box
 from cbbt.box.ledger import Ledger
+from cbbt.box.weights import weights_file
 from cbbt.data.features import encode_items
 from cbbt.data.pixels import Pixels
 from cbbt.data.task import labels_of, split_digest
@@ -28,8 +28,8 @@ class Workbench:
 
     def box(self, config, white: bool, device: str | None, ledger: Ledger) -> BlackBox:
         """A box for `config`, counted in `ledger`; weights in a file are read again when the file has changed."""
-        file = Path(str(config.pretrained)).expanduser()
-        state = os.stat(file) if file.is_file() else None
+        file = weights_file(config.pretrained)
+        state = file and os.stat(file)
         key = (config.backbone, config.pretrained, white, device, state and (state.st_mtime_ns, state.st_size))
         if key not in self._boxes:
             load = load_white_box if white else load_black_box
