@@ -1,23 +1,136 @@
-"""Checks that every dataclass of settings makes of itself: types, ranges, names."""
+"""Checks of what people pass: types, ranges, names.
+
+`read_as` is the one reader of values, for settings, notebooks' parameters and grid files;
+every dataclass of settings checks itself with the others.
+"""
 
 from __future__ import annotations
 
+import ast
 import difflib
-from typing import get_type_hints
+import os
+import re
+from collections.abc import Mapping
+from types import NoneType, UnionType
+from typing import Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+WRITTEN = {dict: ", written 'a: 1, b: 2'", list: ", written '[1, 2]' or 'a, b'", tuple: ", written '[a, b]'"}
+
+
+def read_as(name: str, value, expected):
+    """`value` as the type `expected`, or one of types joined by |, from any form in which people pass it.
+
+    Numbers and arrays of numpy, paths, tuples and ranges become plain Python. Text is
+    read where something else is expected: "1e-3", which YAML takes for text, and "16"
+    as numbers, "true", and lists and dicts in Python, JSON or YAML: "[1, 2]", "a, b",
+    "{'q': 4}", "q: 4, epochs: 2". Whole floats pass as ints, and any int as a float.
+    Raises TypeError, which names what is expected, in a form that works.
+    """
+    kinds = get_args(expected) if get_origin(expected) in (Union, UnionType) else (expected,)
+    kinds = [get_origin(kind) or kind for kind in kinds]
+    given = plain(value)
+    for candidates in ([given] * len(kinds), (_converted(given, kind) for kind in kinds)):  # as it stands, or else read
+        for found, kind in zip(candidates, kinds):
+            if isinstance(found, kind) and not (isinstance(found, bool) and kind is not bool):
+                return found
+    names = " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)
+    quote = "; in quotes, or by papermill's -r, it is text" if str in kinds and isinstance(given, (int, float)) else ""
+    raise TypeError(f"{name} must be {names}{WRITTEN.get(kinds[0], '')}, got {value!r}{quote}")
+
+
+def plain(value):
+    """`value` in plain Python, within lists and mappings as well: numpy's, paths, tuples and ranges as numbers, text, lists."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return {plain(key): plain(entry) for key, entry in value.items()}
+    return [plain(entry) for entry in value] if isinstance(value, (list, tuple, range)) else value
+
+
+def _converted(value, kind: type):
+    """`value` as `kind` where that loses nothing, else as it is."""
+    if isinstance(value, str):
+        value = _from_text(value, kind)
+    if isinstance(value, bool):
+        return value
+    if kind is float and isinstance(value, int):
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind is list and isinstance(value, (int, float)):
+        return [value]
+    return tuple(value) if kind is tuple and isinstance(value, list) else value
+
+
+def _from_text(text: str, kind: type):
+    """What `text` says where `kind` is expected; the text itself if nothing of the kind."""
+    if kind is bool:
+        return {"true": True, "false": False}.get(text.strip().lower(), text)
+    if kind in (int, float):
+        for number in (int, float):
+            try:
+                return number(text)
+            except ValueError:
+                continue
+    if kind is dict:
+        found = _literal(text)
+        if not isinstance(found, dict) and (":" in text or not text.strip()):
+            found = _literal("{" + text + "}")
+        lost = isinstance(found, dict) and any(value is None and ":" in str(key) for key, value in found.items())  # q:4
+        return text if lost else found
+    if kind in (list, tuple) and text.lstrip().startswith(("[", "(", "- ")) and isinstance(found := _literal(text), list):
+        return found
+    if kind is list:
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        broken = any(part.count(left) != part.count(right) for part in parts for left, right in ("()", "[]", "{}"))
+        return text if broken else [_python(part) for part in parts]
+    return text
+
+
+def _python(text: str):
+    """A number, or another value of Python's, if it reads as one; else the text itself."""
+    try:
+        return plain(ast.literal_eval(text.strip()))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+
+
+def _literal(text: str):
+    """A value written in Python, JSON or YAML; the text itself if it is none."""
+    value = _python(text)
+    if value is not text:
+        return value
+    try:
+        return yaml.load(text, _Yaml)
+    except (yaml.YAMLError, ValueError):
+        return text
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number, as in its version 1.2, and a date is text."""
+
+    yaml_implicit_resolvers = {
+        first: [rule for rule in rules if not rule[0].endswith(":timestamp")]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def check_types(settings) -> None:
-    """Check a frozen dataclass against its annotations; whole numbers become floats where those are expected.
+    """Check a frozen dataclass against its annotations, and set each field as `read_as` reads it.
 
     Raises TypeError, which names the field and the type expected.
     """
     for name, expected in get_type_hints(type(settings)).items():
-        value = getattr(settings, name)
-        if expected is float or expected == float | None:
-            if isinstance(value, int) and not isinstance(value, bool):
-                object.__setattr__(settings, name, value := float(value))
-        if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-            raise TypeError(f"{name} must be {getattr(expected, '__name__', expected)}, got {value!r}")
+        object.__setattr__(settings, name, read_as(name, getattr(settings, name), expected))
 
 
 def check_ranges(settings, at_least: dict[str, float], positive: tuple[str, ...] = ()) -> None:

@@ -12,11 +12,14 @@ import ast
 import difflib
 import json
 import re
+import sys
+import warnings
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
-import yaml
+from cbbt.checks import read_as
 
 INJECTED = "# Parameters"  # first line of the cell that papermill injects
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
@@ -29,19 +32,21 @@ def read_parameters(namespace: dict) -> SimpleNamespace:
         namespace: the notebook's `globals()`; its `In` holds the cells run so far.
 
     The declared names are those of the last cell run that holds nothing but
-    annotated assignments. As papermill's command line passes text, a list may be
-    given as "a, b" and a dict as "a: 1, b: 2".
+    annotated assignments; without `In`, as in a notebook run as a script, all
+    annotated names of the module. Values are read by `cbbt.checks.read_as`.
     Raises NameError for an unknown name, TypeError for a value of another type.
     """
     declared: dict[str, str] = {}
     injected: list[str] = []
-    for source in namespace["In"]:
+    for source in namespace.get("In", ()):
         if source.lstrip().startswith(INJECTED):
             injected = _assigned(source)
         elif annotations := _annotated(source):
             declared, injected = annotations, []
-    if not declared:  # runners that keep no history, as nbval, leave `In` empty
-        declared = {name: _text(kind) for name, kind in namespace.get("__annotations__", {}).items()}
+    if not declared:  # plain Python has no `In`, and nbval leaves it empty
+        module = sys.modules.get(namespace.get("__name__"))  # from Python 3.14 on it makes its annotations when asked
+        annotated = namespace.get("__annotations__") or getattr(module, "__annotations__", {})
+        declared = {name: _text(kind) for name, kind in annotated.items()}
     if not declared:
         raise NameError("no parameters cell has been run: run the cells above this one first")
     _require_declared(injected, declared)
@@ -54,13 +59,13 @@ def check_parameters(notebook: Path, values: dict) -> None:
     (source,) = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     declared = _annotated(source)
     _require_declared(values, declared)
-    for name, value in values.items():
-        _checked(name, value, declared[name])
+    for name in declared.keys() & values.keys():
+        _checked(name, values[name], declared[name])
 
 
 def _require_declared(names, declared: dict[str, str]) -> None:
     for name in names:
-        if name not in declared:
+        if name not in declared and not name.startswith("PAPERMILL_"):  # its option --inject-paths
             near = difflib.get_close_matches(name, declared, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise NameError(f"unknown parameter {name!r}: {hint}the parameters are {', '.join(declared)}")
@@ -69,37 +74,12 @@ def _require_declared(names, declared: dict[str, str]) -> None:
 def _checked(name: str, value, annotation: str):
     # Of the two ways to write it, papermill lists parameters that have the first.
     inner = re.fullmatch(r"(?:typing\.)?Optional\[(.+)\]|(.+) \| None", annotation)
-    optional, annotation = inner is not None, (inner[1] or inner[2]) if inner else annotation
-    kind = TYPES[annotation.split("[")[0]]
-    if optional and value is None:
-        return value
-    if kind is dict and isinstance(value, str):
-        try:
-            pairs = yaml.safe_load("{" + value + "}") if ":" in value or not value.strip() else None
-        except yaml.YAMLError:
-            pairs = None
-        if pairs is None:
-            raise TypeError(f"parameter {name} must be {annotation}, written 'a: 1, b: 2', got {value!r}")
-        value = pairs
-    if kind is list and not isinstance(value, list):
-        value = [_literal(part) for part in value.split(",")] if isinstance(value, str) else [value]
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise TypeError(f"parameter {name} must be {annotation}{' or None' * optional}, got {value!r}")
-    return value
+    kind = TYPES[((inner[1] or inner[2]) if inner else annotation).split("[")[0]]
+    return read_as(f"parameter {name}", value, kind | None if inner else kind)
 
 
 def _text(annotation) -> str:
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)
-
-
-def _literal(text: str):
-    """A number if it reads as one, else the text itself."""
-    try:
-        return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError):
-        return text.strip()
 
 
 def _annotated(source: str) -> dict[str, str]:
@@ -123,17 +103,37 @@ def project_root() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
+def figures_folder(given: str, *tables: str) -> Path:
+    """Where a notebook's figures go: the folder given; else `figures/` of the kit, which is for the kit's own tables,
+    or `results/explore/figures` for others.
+    """
+    return Path(given or project_root() / ("results/explore/figures" if any(tables) else "figures")).expanduser()
+
+
+@contextmanager
+def section(title: str = ""):
+    """A part of a cell, below its title if it has one; what its tables cannot show, a ValueError, is said in a line."""
+    if title:
+        print(f"— {title} —")
+    try:
+        yield
+    except ValueError as error:
+        print(f"not drawn: {error}")
+
+
 def show_figure(figure, dpi: int = 100) -> None:
     """Display a matplotlib figure once, as a small picture, and close it.
 
     Notebooks left to the inline backend show a figure twice, or as text, depending
     on when matplotlib was imported; and full-colour pictures make them large.
     """
-    import matplotlib.pyplot as plt  # here, for the batch reads parameters without drawing
-    from IPython.display import display
+    from IPython.display import display  # here, for the batch reads parameters without drawing
     from PIL import Image
 
     buffer = BytesIO()
-    figure.savefig(buffer, dpi=dpi)
-    plt.close(figure)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # said once, where the figure was drawn
+        figure.savefig(buffer, format="png", dpi=dpi)
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close(figure)
     display(Image.open(buffer).convert("RGB").quantize(256))

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Optional
 
 import nbformat
+import numpy as np
 import pytest
 import yaml
 from papermill.inspection import inspect_notebook
 
-from cbbt.notebook import read_parameters
+import cbbt
+from cbbt.notebook import check_parameters, figures_folder, read_parameters
 
 ROOT = Path(__file__).parent.parent
 
@@ -120,3 +122,87 @@ def test_shipped_parameter_files_are_valid(path):
     values = yaml.safe_load(path.read_text())
     p = read_parameters(session("\n".join(f"{name} = {value!r}" for name, value in values.items()), declared))
     assert values and {name: getattr(p, name) for name in values} == values
+
+
+@pytest.mark.parametrize(
+    "line, name, expected",
+    [
+        ('rate = "1e-3"', "rate", 0.001),  # what YAML makes of 1e-3
+        ("rate = np.float32(0.5)", "rate", 0.5),
+        ("shots = 4.0", "shots", 4),
+        ('shots = "4"', "shots", 4),
+        ("shots = np.int64(4)", "shots", 4),
+        ('dataset = Path("/data") / "pets"', "dataset", "/data/pets"),
+        ('methods = "[1, 2]"', "methods", [1, 2]),
+        ("methods = \"['a', 'b']\"", "methods", ["a", "b"]),
+        ('methods = "[a, b]"', "methods", ["a", "b"]),
+        ('methods = "(1, 2)"', "methods", [1, 2]),
+        ('methods = "- a\\n- b"', "methods", ["a", "b"]),
+        ('methods = "1, 1e-3, NA, null"', "methods", [1, 0.001, "NA", "null"]),
+        ('methods = "/data/pets (small)"', "methods", ["/data/pets (small)"]),
+        ('methods = ""', "methods", []),
+        ("methods = (1, 2)", "methods", [1, 2]),
+        ("methods = range(1, 4)", "methods", [1, 2, 3]),
+        ("methods = np.arange(2)", "methods", [0, 1]),
+        ("methods = [np.int64(3)]", "methods", [3]),
+        ('settings = "adapter_lr: 1e-3, epochs: 2"', "settings", {"adapter_lr": 0.001, "epochs": 2}),
+        ('settings = "q: 4\\nepochs: 2"', "settings", {"q": 4, "epochs": 2}),
+        ("settings = \"{'q': 4, 'mirror': True, 'template': None}\"", "settings", {"q": 4, "mirror": True, "template": None}),
+        ('settings = \'{"q": 4, "mirror": true, "template": null}\'', "settings", {"q": 4, "mirror": True, "template": None}),
+        ("settings = \"template: '2024-01-01'\"", "settings", {"template": "2024-01-01"}),
+        ('settings = {"seeds": range(2), "rate": np.float64(0.5)}', "settings", {"seeds": [0, 1], "rate": 0.5}),
+        ('wanted = "true"', "wanted", True),
+        ("wanted = np.bool_(False)", "wanted", False),
+    ],
+)
+def test_a_value_is_read_in_the_forms_that_people_use(line, name, expected):
+    namespace = session(declared=DECLARED + "wanted: bool = True\n") | {"np": np, "Path": Path}
+    exec(line, namespace)
+    value = getattr(read_parameters(namespace), name)
+    assert value == expected and type(value) is type(expected)
+
+
+@pytest.mark.parametrize(
+    "line, expected",
+    [
+        ("shots = 3.5", "shots must be int, got 3.5"),
+        ('shots = "3.5"', "shots must be int, got '3.5'"),
+        ('rate = "fast"', "rate must be float, got 'fast'"),
+        ("rate = True", "rate must be float, got True"),
+        ("dataset = 2024", "dataset must be str, got 2024; in quotes, or by papermill's -r, it is text"),
+        ('methods = "[1, 2"', r"methods must be list, written '\[1, 2\]' or 'a, b', got '\[1, 2'"),
+        ('methods = "range(1, 4)"', "methods must be list, written"),
+        ("methods = None", "methods must be list, written"),
+        ('settings = "q:4"', "settings must be dict, written 'a: 1, b: 2', got 'q:4'"),
+        ('settings = "q=4"', "settings must be dict, written"),
+        ("settings = [1]", "settings must be dict, written"),
+    ],
+)
+def test_what_cannot_be_read_is_shown_a_form_that_works(line, expected):
+    with pytest.raises(TypeError, match=f"parameter {expected}"):
+        read_parameters(session(line))
+
+
+def test_papermills_own_names_are_let_through():
+    assert read_parameters(session('shots = 4\nPAPERMILL_INPUT_PATH = "a.ipynb"\nPAPERMILL_OUTPUT_PATH = "b.ipynb"')).shots == 4
+    check_parameters(ROOT / "notebooks" / "04_figures.ipynb", {"PAPERMILL_INPUT_PATH": "a.ipynb", "shots": "4"})
+
+
+def test_a_notebook_run_as_a_script_has_its_annotated_names():
+    namespace = session()
+    del namespace["In"]
+    exec('shots = "4"', namespace)
+    assert read_parameters(namespace).shots == 4
+
+
+def test_settings_are_read_by_the_same_door():
+    config = cbbt.RunConfig.from_dict({"dataset": "digits", "method": "adapter", "adapter_lr": "5e-3", "shots": np.int64(4)})
+    assert config.run_id == cbbt.RunConfig("digits", "adapter", shots=4, adapter_lr=0.005).run_id
+    with pytest.raises(TypeError, match="adapter_lr must be float, got 'fast'"):
+        cbbt.RunConfig("digits", "adapter", adapter_lr="fast")
+
+
+def test_figures_of_other_tables_stay_out_of_the_kits_folder():
+    assert figures_folder("", "") == ROOT / "figures"
+    assert figures_folder("", "", "my/records") == ROOT / "results" / "explore" / "figures"
+    assert figures_folder("~/mine", "my/tables") == Path.home() / "mine"
