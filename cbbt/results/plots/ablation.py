@@ -7,15 +7,14 @@ runs have. As in `cbbt.results.plots.accuracy`, nothing here knows a model or a 
 
 from __future__ import annotations
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from cbbt.catalogue import label, method_order
-from cbbt.results.plots.parts import look, short_name
-from cbbt.results.plots.style import PAGE, STYLE
+from cbbt.results.plots.parts import NAME, legend, look, short_name
+from cbbt.results.plots.style import PAGE, in_style
 from cbbt.results.statistics import difference_table
 from cbbt.results.tables import RUN, SCORE, dataset_order, require
 
@@ -71,7 +70,7 @@ def changes(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis(["method", "factor", "value"])
 
 
-@mpl.rc_context(STYLE)
+@in_style
 def ablations(table: pd.DataFrame) -> Figure:
     """Test accuracy against each factor: a column per factor, a row per data set and one for their mean.
 
@@ -89,7 +88,7 @@ def ablations(table: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(PAGE, 0.75 + 1.05 * len(titles)))
     axes = figure.subplots(len(titles), len(factors), squeeze=False, sharex="col", sharey="row")
     for row, (name, title) in zip(axes, titles.items()):
-        row[0].set_ylabel(title, fontweight="bold" if name == "mean" else "normal")
+        row[0].set_ylabel(title, fontweight="bold" if name == "mean" else "normal", **NAME)
         row[0].yaxis.set_major_locator(MaxNLocator(4))
         for ax, factor in zip(row, factors):
             _panel(ax, wide[name].dropna().loc[factor].rename("accuracy").reset_index(), factor)
@@ -104,7 +103,7 @@ def ablations(table: pd.DataFrame) -> Figure:
     handles.append(Line2D([], [], color="0.5", linestyle="--", linewidth=0.8, marker="", label="default"))
     seeds = table.seed.nunique()
     note = f"test accuracy (%), {table.shots.iloc[0]} shots; " + (f"mean ± sd over {seeds} seeds" if seeds > 1 else "one seed")
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, title=note, title_fontsize=7)
+    legend(figure, [], handles, note)
     return figure
 
 

@@ -9,15 +9,14 @@ missing column, for mixed backbones, or for two rows of one run (see `tables.req
 
 from __future__ import annotations
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from cbbt.catalogue import label, method_order
-from cbbt.results.plots.parts import at_shots, band_note, handle, legend, line, look, of_methods, panel_axes, short_name
-from cbbt.results.plots.style import PAGE, STYLE
+from cbbt.results.plots.parts import NAME, at_shots, band_note, handle, legend, line, look, of_methods, panel_axes, short_name
+from cbbt.results.plots.style import PAGE, in_style
 from cbbt.results.tables import RUN, SCORE, dataset_order, require
 
 CURVES = {  # column of the table of curves → title of its panel
@@ -29,7 +28,7 @@ CURVES = {  # column of the table of curves → title of its panel
 GRAINS = {"loss_queries": "loss queries", "class_prompts": "class prompts encoded", "images": "images encoded"}
 
 
-@mpl.rc_context(STYLE)
+@in_style
 def accuracy_against_shots(runs: pd.DataFrame, methods: list[str] | None = None) -> Figure:
     """Test accuracy against shots per class: a panel per data set, and one for their mean.
 
@@ -58,7 +57,7 @@ def accuracy_against_shots(runs: pd.DataFrame, methods: list[str] | None = None)
         ax.set_xscale("log", base=2)
         ax.set_xticks(sorted(set(tuned.shots)), labels=[str(shots) for shots in sorted(set(tuned.shots))])
         ax.xaxis.set_minor_locator(NullLocator())
-        ax.set_title(title, fontweight="bold" if column == "mean" else "normal")
+        ax.set_title(title, fontweight="bold" if column == "mean" else "normal", **NAME)
     handles = [handle(method) for method in drawn]
     if len(zero_shot):
         handles.insert(0, Line2D([], [], color=look("zero_shot")[0], linestyle="--", label=label("zero_shot")))
@@ -66,7 +65,7 @@ def accuracy_against_shots(runs: pd.DataFrame, methods: list[str] | None = None)
     return figure
 
 
-@mpl.rc_context(STYLE)
+@in_style
 def accuracy_against_queries(curves: pd.DataFrame, shots: int, methods: list[str] | None = None) -> Figure:
     """Test accuracy during the fit against class prompts encoded, a panel per data set.
 
@@ -81,14 +80,14 @@ def accuracy_against_queries(curves: pd.DataFrame, shots: int, methods: list[str
     figure, axes, spare = panel_axes(len(datasets), "class prompts encoded")
     for ax, name in zip(axes, datasets):
         _along_queries(ax, chosen[chosen.dataset == name], "class_prompts", drawn)
-        ax.set_title(short_name(name))
+        ax.set_title(short_name(name), **NAME)
     handles = [handle(method, "-" if method in asking else ":") for method in drawn]
     dotted = "" if len(asking) == len(drawn) else "; dotted: asks no prompts while training"
     legend(figure, spare, handles, f"{band_note(chosen)}{dotted}")
     return figure
 
 
-@mpl.rc_context(STYLE)
+@in_style
 def anytime(curves: pd.DataFrame, shots: int, methods: list[str] | None = None) -> Figure:
     """Test accuracy during the fit against what was asked: a row per data set, a column per grain.
 
@@ -107,7 +106,7 @@ def anytime(curves: pd.DataFrame, shots: int, methods: list[str] | None = None) 
         if index < 3:
             ax.set_title(title)
         if index % 3 == 0:
-            ax.set_ylabel(f"{short_name(name)}: accuracy (%)")
+            ax.set_ylabel(f"{short_name(name)}: accuracy (%)", **NAME)
         else:
             ax.sharey(axes[index - index % 3])
     note = f"{band_note(chosen)}; dotted: asks nothing of this kind while training"
@@ -115,7 +114,7 @@ def anytime(curves: pd.DataFrame, shots: int, methods: list[str] | None = None) 
     return figure
 
 
-@mpl.rc_context(STYLE)
+@in_style
 def accuracy_against_images(runs: pd.DataFrame, methods: list[str] | None = None) -> Figure:
     """Test accuracy at the end of the fit against images encoded for it, a panel per data set.
 
@@ -134,12 +133,12 @@ def accuracy_against_images(runs: pd.DataFrame, methods: list[str] | None = None
         counts = sorted(set(chosen[chosen.dataset == name].images))
         ax.set_xticks(counts, labels=[f"{count:,}" for count in counts])
         ax.xaxis.set_minor_locator(NullLocator())
-        ax.set_title(short_name(name))
+        ax.set_title(short_name(name), **NAME)
     legend(figure, spare, [handle(method) for method in drawn], band_note(chosen))
     return figure
 
 
-@mpl.rc_context(STYLE)
+@in_style
 def training_curves(curves: pd.DataFrame, dataset: str, shots: int | None = None, methods: list[str] | None = None) -> Figure:
     """One data set's fits against steps: loss, validation and test accuracy, queries.
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cbbt.catalogue import label
-from cbbt.results.plots.parts import look, of_methods, panel_axes, short_name
-from cbbt.results.plots.style import COLUMN, STYLE
+from cbbt.results.plots.parts import NAME, look, of_methods, panel_axes, short_name
+from cbbt.results.plots.style import COLUMN, in_style
 from cbbt.results.statistics import difference_table, differences, mean_ranks, peer_table
 from cbbt.results.tables import SCORE, dataset_order, mean_over_datasets, require, scores
 
@@ -27,7 +26,7 @@ SELECTIONS = {  # column of the table of runs → what it selects by, marker
 }
 
 
-@mpl.rc_context(STYLE)
+@in_style
 def gain_over_zero_shot(runs: pd.DataFrame, shots: int, methods: list[str] | tuple[str, ...] = ("cbbt",)) -> Figure:
     """Points of test accuracy gained over zero-shot: bars are means, dots are seeds.
 
@@ -53,18 +52,19 @@ def gain_over_zero_shot(runs: pd.DataFrame, shots: int, methods: list[str] | tup
             ax.text(1.01, row, text, transform=ax.get_yaxis_transform(), va="center", fontsize=6.5)
     ax.axvline(0, color="black", linewidth=0.8)
     ax.axhline(len(order) - 1.5, color="black", linewidth=0.5)
-    ax.set_yticks(range(len(order)), labels=[short_name(name) for name in order])
+    ax.set_yticks(range(len(order)), labels=[short_name(name) for name in order], **NAME)
     ax.set_ylim(len(order) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(f"gain over zero-shot (points), {shots} shots; dots: seeds")
     if len(methods) > 1:
-        figure.legend(loc="outside upper center", ncols=2)
+        for text in figure.legend(loc="outside upper center", ncols=2).get_texts():
+            text.set(**NAME)
     else:
-        ax.set_title(label(methods[0]))
+        ax.set_title(label(methods[0]), **NAME)
     return figure
 
 
-@mpl.rc_context(STYLE)
+@in_style
 def gain_over_peers(runs: pd.DataFrame, shots: int, method: str = "cbbt") -> Figure:
     """`method` minus every other tuned method: a panel per data set and one for all pairs.
 
@@ -90,17 +90,18 @@ def gain_over_peers(runs: pd.DataFrame, shots: int, method: str = "cbbt") -> Fig
                 ax.plot(line["mean"], row - 0.12, marker="D", markersize=3.5, color="black", markerfacecolor=colour)
     for ax, name in zip(axes, names):
         ax.axvline(0, color="black", linewidth=0.8, linestyle="--")
-        ax.set_yticks(range(len(peers)), labels=[label(peer) for peer in peers])
+        ax.set_yticks(range(len(peers)), labels=[label(peer) for peer in peers], **NAME)
         ax.set_ylim(len(peers) - 0.5, -0.5)
         ax.grid(axis="y", visible=False)
-        ax.set_title(short_name(name), fontweight="bold" if name == "all pairs" else "normal")
+        ax.set_title(short_name(name), fontweight="bold" if name == "all pairs" else "normal", **NAME)
     rows = len(figure.axes) // axes[0].get_gridspec().ncols
     figure.set_figheight(rows * (0.5 + 0.17 * len(peers)) + 0.35)
-    figure.suptitle(f"{label(method)} − each other method, {shots} shots; dots: seeds; bars: 95 % t interval", fontsize=8)
+    title = f"{label(method)} − each other method, {shots} shots; dots: seeds; bars: 95 % t interval"
+    figure.suptitle(title, fontsize=8, **NAME)
     return figure
 
 
-@mpl.rc_context(STYLE)
+@in_style
 def selection_comparison(runs: pd.DataFrame, shots: int, methods: list[str] | None = None) -> Figure:
     """What the choice of the epoch is worth: last step, best on validation, best on test.
 
@@ -125,7 +126,7 @@ def selection_comparison(runs: pd.DataFrame, shots: int, methods: list[str] | No
             ax.plot(values.mean(), row + offset, marker=marker, markersize=5.5, color=colour, markerfacecolor=face)
     for row in range(len(drawn) - 1):
         ax.axhline(row + 0.5, color="#E5E5E5", linewidth=0.6)
-    ax.set_yticks(range(len(drawn)), labels=[label(method) for method in drawn])
+    ax.set_yticks(range(len(drawn)), labels=[label(method) for method in drawn], **NAME)
     ax.set_ylim(len(drawn) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
     datasets = len(dataset_order(tuned[tuned.shots == shots]))
@@ -141,7 +142,7 @@ def selection_comparison(runs: pd.DataFrame, shots: int, methods: list[str] | No
     return figure
 
 
-@mpl.rc_context(STYLE)
+@in_style
 def paired_differences(runs: pd.DataFrame, shots: int, method: str = "cbbt", baseline: str = "adapter") -> Figure:
     """`method` minus `baseline` on the same data set and seed, every pair a dot.
 
@@ -162,15 +163,15 @@ def paired_differences(runs: pd.DataFrame, shots: int, method: str = "cbbt", bas
         ax.plot(line["mean"], row - 0.12, marker="D", markersize=4, color="black", markerfacecolor=colour)
     ax.axvline(0, color="black", linewidth=0.8, linestyle="--")
     ax.axhline(len(table) - 1.5, color="black", linewidth=0.5)
-    ax.set_yticks(range(len(table)), labels=[f"{short_name(name)} ({n})" for name, n in table.n.items()])
+    ax.set_yticks(range(len(table)), labels=[f"{short_name(name)} ({n})" for name, n in table.n.items()], **NAME)
     ax.set_ylim(len(table) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
-    ax.set_title(f"{label(method)} − {label(baseline)}, {shots} shots")
+    ax.set_title(f"{label(method)} − {label(baseline)}, {shots} shots", **NAME)
     ax.set_xlabel("difference in test accuracy (points)\ndots: pairs; bars: 95 % t interval")
     return figure
 
 
-@mpl.rc_context(STYLE)
+@in_style
 def differences_by_shots(runs: pd.DataFrame, method: str = "cbbt", baseline: str = "adapter") -> Figure:
     """`method` minus `baseline` against shots: a panel per data set and one for all pairs.
 
@@ -194,11 +195,11 @@ def differences_by_shots(runs: pd.DataFrame, method: str = "cbbt", baseline: str
         ax.set_xticks(range(len(counts)), labels=counts)
         ax.set_xlim(-0.5, len(counts) - 0.5)
         ax.grid(axis="x", visible=False)
-        ax.set_title(short_name(name))
+        ax.set_title(short_name(name), **NAME)
     return figure
 
 
-@mpl.rc_context(STYLE)
+@in_style
 def critical_difference(runs: pd.DataFrame, shots: int, methods: list[str] | None = None) -> Figure:
     """Mean ranks over data sets; a bar joins methods that no Nemenyi test tells apart (Demšar, JMLR 2006).
 
@@ -220,7 +221,7 @@ def critical_difference(runs: pd.DataFrame, shots: int, methods: list[str] | Non
             ax.plot([rank, end], [row, row], color="0.6", marker="", linewidth=2.2, solid_capstyle="round", zorder=1)
     ax.plot([1, 1 + difference], [-1, -1], color="black", marker="|", markersize=5, linewidth=1)
     ax.text(1 + difference / 2, -1.25, f"critical difference {difference:.2f}", ha="center", va="bottom", fontsize=6.5)
-    ax.set_yticks(range(len(ranks)), labels=[label(method) for method in ranks.index])
+    ax.set_yticks(range(len(ranks)), labels=[label(method) for method in ranks.index], **NAME)
     ax.set_ylim(len(ranks) - 0.5, -2)
     ax.set_xlabel(f"mean rank over {runs.dataset.nunique()} data sets,\n{shots} shots (1 is best)")
     ax.grid(axis="y", visible=False)

@@ -7,17 +7,16 @@ features. Vermilion is the estimated gradient, blue the exact one.
 
 from __future__ import annotations
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 
-from cbbt.results.plots.style import PAGE, STYLE
+from cbbt.results.plots.style import PAGE, in_style
 
 HEIGHT = 3.22
 PROMPT, TUNED, ADAPTER, WALL, PLAIN = "#D55E00", "#F9DCC8", "#0072B2", "#262626", "#F4F4F4"
 
 
-@mpl.rc_context(STYLE)
+@in_style
 def method_diagram() -> Figure:
     """CBBT's step: prompt gradients estimated from loss queries, adapter gradients exact."""
     figure = Figure(figsize=(PAGE, HEIGHT))

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, NullLocator
 
-from cbbt.results.plots.style import COLOURS, COLUMN, MARKERS, PAGE, STYLE
+from cbbt.results.plots.style import COLOURS, COLUMN, MARKERS, PAGE, in_style
 
 FAMILY_COLOURS = {
     "sphere": COLOURS[0],
@@ -32,152 +31,160 @@ FAMILY_COLOURS = {
 }
 
 
+@in_style
 def cosine_by_queries(table: pd.DataFrame) -> Figure:
     """Cosine and norm ratio against q: independent directions left, all others right."""
     groups = {
         "independent directions": ("sphere", "gaussian", "rademacher", "spsa"),
         "frames, subspaces, past gradients": ("orthogonal", "coordinate", "subspace, vocabulary", "subspace, random", "guided"),
     }
-    with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(2, 2, figsize=(PAGE, 4.6), sharex=True, sharey="row")
-        for column, (title, names) in zip(axes.T, groups.items()):
-            column[0].set_title(title)
-            for index, family in enumerate(names):
-                rows = table[table.family == family]
-                for axis, quantity in zip(column, ("cosine", "norm_ratio")):
-                    _theory(axis, rows, "q", quantity, FAMILY_COLOURS[family])
-                    _points(axis, rows, "q", quantity, family, FAMILY_COLOURS[family], MARKERS[index])
-            column[0].legend(loc="upper left")
-            column[1].set(xlabel="directions $q$", yscale="log")
-            _powers_of_two(column[1], table.q)
-        axes[0, 0].set(ylabel=r"cosine with $\nabla L$", ylim=(0, 1.02))
-        axes[1, 0].set(ylabel=r"$\|\hat g\|\,/\,\|\nabla L\|$", ylim=(0.3, 20))
+    figure = Figure(figsize=(PAGE, 4.6))
+    axes = figure.subplots(2, 2, sharex=True, sharey="row")
+    for column, (title, names) in zip(axes.T, groups.items()):
+        column[0].set_title(title)
+        for index, family in enumerate(names):
+            rows = table[table.family == family]
+            for axis, quantity in zip(column, ("cosine", "norm_ratio")):
+                _theory(axis, rows, "q", quantity, FAMILY_COLOURS[family])
+                _points(axis, rows, "q", quantity, family, FAMILY_COLOURS[family], MARKERS[index])
+        column[0].legend(loc="upper left")
+        column[1].set(xlabel="directions $q$", yscale="log")
+        _powers_of_two(column[1], table.q)
+    axes[0, 0].set(ylabel=r"cosine with $\nabla L$", ylim=(0, 1.02))
+    axes[1, 0].set(ylabel=r"$\|\hat g\|\,/\,\|\nabla L\|$", ylim=(0.3, 20))
     return figure
 
 
+@in_style
 def cosine_by_epsilon(table: pd.DataFrame) -> Figure:
     """Cosine and norm ratio against ε for forward and two-sided differences."""
-    with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(PAGE, 2.5), sharex=True)
-        for axis, quantity in zip(axes, ("cosine", "norm_ratio")):
-            for index, (differences, rows) in enumerate(table.groupby("differences", sort=False)):
-                _theory(axis, rows, "epsilon", quantity, COLOURS[index])
-                _points(axis, rows, "epsilon", quantity, differences, COLOURS[index], MARKERS[index])
-            _paper_epsilon(axis, table.loc[table.is_default, "epsilon"].iloc[0])
-            axis.set(xscale="log", xlabel=r"step $\varepsilon$")
-        axes[0].set(ylabel=r"cosine with $\nabla L$")
-        axes[1].set(ylabel=r"$\|\hat g\|\,/\,\|\nabla L\|$", yscale="log", ylim=(0.5, 50))
-        axes[1].legend(loc="upper center", frameon=True, facecolor="white", edgecolor="white", framealpha=1)
+    figure = Figure(figsize=(PAGE, 2.5))
+    axes = figure.subplots(1, 2, sharex=True)
+    for axis, quantity in zip(axes, ("cosine", "norm_ratio")):
+        for index, (differences, rows) in enumerate(table.groupby("differences", sort=False)):
+            _theory(axis, rows, "epsilon", quantity, COLOURS[index])
+            _points(axis, rows, "epsilon", quantity, differences, COLOURS[index], MARKERS[index])
+        _paper_epsilon(axis, table.loc[table.is_default, "epsilon"].iloc[0])
+        axis.set(xscale="log", xlabel=r"step $\varepsilon$")
+    axes[0].set(ylabel=r"cosine with $\nabla L$")
+    axes[1].set(ylabel=r"$\|\hat g\|\,/\,\|\nabla L\|$", yscale="log", ylim=(0.5, 50))
+    axes[1].legend(loc="upper center", frameon=True, facecolor="white", edgecolor="white", framealpha=1)
     return figure
 
 
+@in_style
 def norm_by_dimension(table: pd.DataFrame) -> Figure:
     """Norm ratio under both factors, and the cosine, against d."""
     labels = {"dimension": "factor $d$", "released": r"factor $1/\varepsilon$, as released"}
-    with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(PAGE, 2.5), sharex=True)
-        for index, (factor, rows) in enumerate(table.groupby("factor", sort=False)):
-            _theory(axes[0], rows, "dimension", "norm_ratio", COLOURS[index])
-            _points(axes[0], rows, "dimension", "norm_ratio", labels[factor], COLOURS[index], MARKERS[index])
-        unbiased = table[table.factor == "dimension"]
-        _theory(axes[1], unbiased, "dimension", "cosine", COLOURS[0])
-        _points(axes[1], unbiased, "dimension", "cosine", "either factor", COLOURS[0])
-        for axis in axes:
-            axis.axvline(1000, color="0.4", linestyle=":", linewidth=1, label="$d = 1000$")
-            axis.set(xlabel="dimension $d = M D$")
-            _powers_of_two(axis, table.dimension)
-            axis.legend()
-        axes[0].set(ylabel=r"$\|\hat g\|\,/\,\|\nabla L\|$", ylim=(0, None))
-        axes[1].set(ylabel=r"cosine with $\nabla L$", ylim=(0, 1))
+    figure = Figure(figsize=(PAGE, 2.5))
+    axes = figure.subplots(1, 2, sharex=True)
+    for index, (factor, rows) in enumerate(table.groupby("factor", sort=False)):
+        _theory(axes[0], rows, "dimension", "norm_ratio", COLOURS[index])
+        _points(axes[0], rows, "dimension", "norm_ratio", labels[factor], COLOURS[index], MARKERS[index])
+    unbiased = table[table.factor == "dimension"]
+    _theory(axes[1], unbiased, "dimension", "cosine", COLOURS[0])
+    _points(axes[1], unbiased, "dimension", "cosine", "either factor", COLOURS[0])
+    for axis in axes:
+        axis.axvline(1000, color="0.4", linestyle=":", linewidth=1, label="$d = 1000$")
+        axis.set(xlabel="dimension $d = M D$")
+        _powers_of_two(axis, table.dimension)
+        axis.legend()
+    axes[0].set(ylabel=r"$\|\hat g\|\,/\,\|\nabla L\|$", ylim=(0, None))
+    axes[1].set(ylabel=r"cosine with $\nabla L$", ylim=(0, 1))
     return figure
 
 
+@in_style
 def cosine_by_budget(table: pd.DataFrame) -> Figure:
     """Forward against two-sided differences at equal cost, one panel per ε."""
     epsilons = sorted(table.epsilon.unique())
-    with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(epsilons), figsize=(PAGE, 2.2), sharey=True, squeeze=False)
-        for axis, epsilon in zip(axes[0], epsilons):
-            for index, (differences, rows) in enumerate(table[table.epsilon == epsilon].groupby("differences")):
-                _points(axis, rows, "budget", "cosine", differences, COLOURS[index], MARKERS[index], line="-")
-            axis.set(title=rf"$\varepsilon = {epsilon:.3g}$", xlabel="loss queries")
-            _powers_of_two(axis, table.budget)
-        axes[0, 0].set_ylabel(r"cosine with $\nabla L$")
-        axes[0, 0].legend()
+    figure = Figure(figsize=(PAGE, 2.2))
+    axes = figure.subplots(1, len(epsilons), sharey=True, squeeze=False)
+    for axis, epsilon in zip(axes[0], epsilons):
+        for index, (differences, rows) in enumerate(table[table.epsilon == epsilon].groupby("differences")):
+            _points(axis, rows, "budget", "cosine", differences, COLOURS[index], MARKERS[index], line="-")
+        axis.set(title=rf"$\varepsilon = {epsilon:.3g}$", xlabel="loss queries")
+        _powers_of_two(axis, table.budget)
+    axes[0, 0].set_ylabel(r"cosine with $\nabla L$")
+    axes[0, 0].legend()
     return figure
 
 
+@in_style
 def cosine_by_precision(table: pd.DataFrame) -> Figure:
     """Cosine against ε for services of different precision."""
-    with mpl.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(PAGE * 0.7, 2.5))
-        for index, (precision, rows) in enumerate(table.groupby("precision", sort=False)):
-            _points(axis, rows, "epsilon", "cosine", precision, COLOURS[index], MARKERS[index], line="-")
-        _paper_epsilon(axis, table.loc[table.is_default, "epsilon"].iloc[0])
-        axis.set(xscale="log", xlabel=r"step $\varepsilon$", ylabel=r"cosine with $\nabla L$")
-        figure.legend(loc="outside right center")
+    figure = Figure(figsize=(PAGE * 0.7, 2.5))
+    axis = figure.subplots()
+    for index, (precision, rows) in enumerate(table.groupby("precision", sort=False)):
+        _points(axis, rows, "epsilon", "cosine", precision, COLOURS[index], MARKERS[index], line="-")
+    _paper_epsilon(axis, table.loc[table.is_default, "epsilon"].iloc[0])
+    axis.set(xscale="log", xlabel=r"step $\varepsilon$", ylabel=r"cosine with $\nabla L$")
+    figure.legend(loc="outside right center")
     return figure
 
 
+@in_style
 def error_by_batch(table: pd.DataFrame) -> Figure:
     """Squared error of a gradient, split into the batch's and the estimator's part."""
     parts = {"batch_error": "batch", "estimator_error": "finite differences"}
-    with mpl.rc_context(STYLE):
-        counts = sorted(table.q.unique())
-        figure, axes = plt.subplots(1, len(counts), figsize=(PAGE, 2.3), sharey=True, squeeze=False)
-        for axis, q in zip(axes[0], counts):
-            means = table[table.q == q].groupby("batch_size").mean(numeric_only=True)
-            ticks, below = range(len(means)), 0.0
-            for colour, (part, label) in zip(COLOURS, parts.items()):
-                axis.bar(ticks, means[part], bottom=below, color=colour, width=0.6, label=label)
-                below = below + means[part]
-            theory = means.batch_error + means.expected_estimator_error
-            axis.plot(ticks, theory, color="black", marker="_", markersize=14, linestyle="", label="theory")
-            axis.plot(ticks, means.total_error, color="black", marker="x", linestyle="", label="total, measured")
-            axis.set_xticks(ticks, means.index)
-            axis.set(title=f"$q = {q}$", xlabel="images in the batch")
-            axis.grid(axis="x", visible=False)
-        axes[0, 0].set_ylabel(r"squared error $/\,\|\nabla L\|^2$")
-        axes[0, -1].legend()
+    counts = sorted(table.q.unique())
+    figure = Figure(figsize=(PAGE, 2.3))
+    axes = figure.subplots(1, len(counts), sharey=True, squeeze=False)
+    for axis, q in zip(axes[0], counts):
+        means = table[table.q == q].groupby("batch_size").mean(numeric_only=True)
+        ticks, below = range(len(means)), 0.0
+        for colour, (part, label) in zip(COLOURS, parts.items()):
+            axis.bar(ticks, means[part], bottom=below, color=colour, width=0.6, label=label)
+            below = below + means[part]
+        theory = means.batch_error + means.expected_estimator_error
+        axis.plot(ticks, theory, color="black", marker="_", markersize=14, linestyle="", label="theory")
+        axis.plot(ticks, means.total_error, color="black", marker="x", linestyle="", label="total, measured")
+        axis.set_xticks(ticks, means.index)
+        axis.set(title=f"$q = {q}$", xlabel="images in the batch")
+        axis.grid(axis="x", visible=False)
+    axes[0, 0].set_ylabel(r"squared error $/\,\|\nabla L\|^2$")
+    axes[0, -1].legend()
     return figure
 
 
+@in_style
 def landscape(table: pd.DataFrame) -> Figure:
     """The loss along three directions; dashed, its tangents."""
-    with mpl.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(COLUMN * 1.2, 2.5))
-        for colour, (direction, rows) in zip(COLOURS, table.groupby("direction", sort=False)):
-            axis.plot(rows.distance, rows.loss, color=colour, marker="", label=direction)
-            axis.plot(rows.distance, rows.linear, color=colour, marker="", linestyle="--", linewidth=0.8)
-        margin = 0.1 * (table.loss.max() - table.loss.min())
-        axis.set_ylim(table.loss.min() - margin, table.loss.max() + margin)
-        axis.set(xlabel="distance along the direction", ylabel="loss")
-        axis.legend()
+    figure = Figure(figsize=(COLUMN * 1.2, 2.5))
+    axis = figure.subplots()
+    for colour, (direction, rows) in zip(COLOURS, table.groupby("direction", sort=False)):
+        axis.plot(rows.distance, rows.loss, color=colour, marker="", label=direction)
+        axis.plot(rows.distance, rows.linear, color=colour, marker="", linestyle="--", linewidth=0.8)
+    margin = 0.1 * (table.loss.max() - table.loss.min())
+    axis.set_ylim(table.loss.min() - margin, table.loss.max() + margin)
+    axis.set(xlabel="distance along the direction", ylabel="loss")
+    axis.legend()
     return figure
 
 
+@in_style
 def training(table: pd.DataFrame) -> Figure:
     """Validation accuracy against class prompts, one panel per group of estimators; every seed a thin line."""
     groups = {
         "scored on batches": [name for name in table.estimator.unique() if "support" not in name],
         "scored on the whole support set": [name for name in table.estimator.unique() if "support" in name],
     }
-    with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(PAGE, 2.6), sharex=True, sharey=True)
-        for axis, (title, names) in zip(axes, groups.items()):
-            for index, name in enumerate(names):
-                rows = table[table.estimator == name]
-                family = name.removesuffix(", whole support")
-                colour = FAMILY_COLOURS[family]
-                for _, seed in rows.groupby("seed"):
-                    axis.plot(seed.class_prompts, seed.validation_accuracy, color=colour, marker="", linewidth=0.4, alpha=0.6)
-                mean = rows.groupby("step")[["class_prompts", "validation_accuracy"]].mean()
-                line = {"color": colour, "marker": MARKERS[index], "markevery": max(len(mean) // 6, 1)}
-                axis.plot(mean.class_prompts, mean.validation_accuracy, label=family, **line)
-            axis.set(title=title, xlabel="class prompts")
-            axis.xaxis.set_major_formatter(mpl.ticker.EngFormatter(sep=""))
-            axis.legend(fontsize="x-small", ncols=2)
-        axes[0].set_ylabel("accuracy on validation (%)")
+    figure = Figure(figsize=(PAGE, 2.6))
+    axes = figure.subplots(1, 2, sharex=True, sharey=True)
+    for axis, (title, names) in zip(axes, groups.items()):
+        for index, name in enumerate(names):
+            rows = table[table.estimator == name]
+            family = name.removesuffix(", whole support")
+            colour = FAMILY_COLOURS[family]
+            for _, seed in rows.groupby("seed"):
+                axis.plot(seed.class_prompts, seed.validation_accuracy, color=colour, marker="", linewidth=0.4, alpha=0.6)
+            mean = rows.groupby("step")[["class_prompts", "validation_accuracy"]].mean()
+            line = {"color": colour, "marker": MARKERS[index], "markevery": max(len(mean) // 6, 1)}
+            axis.plot(mean.class_prompts, mean.validation_accuracy, label=family, **line)
+        axis.set(title=title, xlabel="class prompts")
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axis.legend(fontsize="x-small", ncols=2)
+    axes[0].set_ylabel("accuracy on validation (%)")
     return figure
 
 
@@ -205,7 +212,7 @@ def _powers_of_two(axis, values) -> None:
     """A logarithmic x axis with a tick at every value."""
     axis.set_xscale("log")
     axis.set_xticks(sorted(values.unique()), sorted(values.unique()))
-    axis.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+    axis.xaxis.set_minor_locator(NullLocator())
 
 
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {

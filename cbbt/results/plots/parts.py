@@ -23,6 +23,9 @@ VARIANTS = {  # of methods, as notebook A3 calls them
 }
 
 
+NAME = {"parse_math": False}  # of a text with a name in it: a $ there begins no formula
+
+
 def look(method: str) -> tuple[str, str | tuple]:
     """Colour and marker; a method of your own gets one by its name."""
     if method in CATALOGUE:
@@ -43,7 +46,7 @@ def of_methods(table: pd.DataFrame, methods: list[str] | None) -> pd.DataFrame:
         if method not in present:
             raise ValueError(f"no row of method {method!r}; the table has {', '.join(present)}")
     if not wanted:
-        raise ValueError("the table has zero-shot rows alone: there is no tuned method to draw")
+        raise ValueError(f"there is no tuned method to draw; the table has {', '.join(present)}")
     return table[table.method.isin(wanted)]
 
 
@@ -63,7 +66,7 @@ def panel_axes(n: int, xlabel: str, ylabel: str = "test accuracy (%)", columns: 
     for index, ax in enumerate(axes[:n]):
         ax.yaxis.set_major_locator(MaxNLocator(5))
         if index % columns == 0:
-            ax.set_ylabel(ylabel)
+            ax.set_ylabel(ylabel, **NAME)
         if index + columns >= n:
             ax.set_xlabel(xlabel)
     for ax in axes[n:]:
@@ -93,10 +96,12 @@ def handle(method: str, linestyle: str = "-") -> Line2D:
 def legend(figure: Figure, spare: list, handles: list, note: str) -> None:
     """One legend: in a panel left over, or below the panels."""
     if spare:
-        spare[0].legend(handles=handles, loc="center", title=note.replace("; ", "\n"), title_fontsize=7)
+        drawn = spare[0].legend(handles=handles, loc="center", title=note.replace("; ", "\n"), title_fontsize=7)
     else:
         columns = 4 if figure.get_figwidth() > COLUMN else 2
-        figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=note, title_fontsize=7)
+        drawn = figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=note, title_fontsize=7)
+    for text in (drawn.get_title(), *drawn.get_texts()):
+        text.set(**NAME)
 
 
 def band_note(table: pd.DataFrame) -> str:

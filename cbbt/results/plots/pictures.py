@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from cbbt.results.plots.style import PAGE, STYLE
+from cbbt.results.plots.parts import NAME
+from cbbt.results.plots.style import PAGE, in_style
 
 
 def shots_figure(task, columns: int = 10) -> Figure:
@@ -18,14 +18,14 @@ def shots_figure(task, columns: int = 10) -> Figure:
     return row_of_pictures([item.image() for item in items], captions, task.name)
 
 
-@mpl.rc_context(STYLE)
+@in_style
 def row_of_pictures(pictures, captions: list[str], title: str) -> Figure:
     """A page-wide row of pictures, as matplotlib's `imshow` takes them, each below its caption."""
     figure = Figure(figsize=(PAGE, PAGE / len(pictures) + 0.45))
     axes = figure.subplots(1, len(pictures), squeeze=False)[0]
     for picture, caption, axis in zip(pictures, captions, axes, strict=True):
         axis.imshow(picture, interpolation="nearest")
-        axis.set_title(caption, fontsize=5.5)
+        axis.set_title(caption, fontsize=5.5, **NAME)
         axis.axis("off")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=8)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=8, **NAME)
     return figure

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from cbbt.results.plots.style import COLOURS, MARKERS, PAGE, STYLE
+from cbbt.results.plots.parts import NAME
+from cbbt.results.plots.style import COLOURS, MARKERS, PAGE, in_style
 
 AXES = {  # column of the table of scaling → name in the figure
     "directions": "directions q",
@@ -17,7 +17,7 @@ AXES = {  # column of the table of scaling → name in the figure
 }
 
 
-@mpl.rc_context(STYLE)
+@in_style
 def text_speed(table: pd.DataFrame) -> Figure:
     """How many times as fast as the padded and the cut path: a panel per backbone, log scale.
 
@@ -32,7 +32,8 @@ def text_speed(table: pd.DataFrame) -> Figure:
             look = {"color": COLOURS[index], "marker": MARKERS[index]}
             ax.plot(line.classes, line.over_padded, label=f"M = {length}, over 77 tokens", **look)
             ax.plot(line.classes, line.over_cut, label=f"M = {length}, over cut", linestyle=":", markerfacecolor="white", **look)
-        ax.set(xscale="log", yscale="log", xlabel="classes", title=backbone)
+        ax.set(xscale="log", yscale="log", xlabel="classes")
+        ax.set_title(backbone, **NAME)
         ax.set_xticks(sorted(set(rows.classes)), labels=sorted(set(rows.classes)))
         ax.set_yticks([2, 5, 10, 20, 50], labels=[2, 5, 10, 20, 50])
         for axis in (ax.xaxis, ax.yaxis):
@@ -43,7 +44,7 @@ def text_speed(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@mpl.rc_context(STYLE)
+@in_style
 def scaling(table: pd.DataFrame) -> Figure:
     """Seconds of a step as one size grows, a panel each; dashed: in proportion to the size.
 

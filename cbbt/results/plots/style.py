@@ -7,10 +7,14 @@ as well, so that they can be read in grey.
 
 from __future__ import annotations
 
+import functools
+import unicodedata
+import warnings
 from pathlib import Path
 
-import matplotlib as mpl
+import matplotlib.style
 from cycler import cycler
+from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.text import Text
 
 COLUMN, PAGE = 3.25, 6.75  # inches: one column, both columns
@@ -55,9 +59,62 @@ STYLE = {
 }
 
 
+DEFAULTS = ["default", STYLE]  # matplotlib's own first: whatever the user's matplotlibrc says, the same figure
+
+
 def use_style() -> None:
-    """Make `STYLE` matplotlib's default for this process."""
-    mpl.rcParams.update(STYLE)
+    """Make `STYLE`, on matplotlib's defaults, that of this process."""
+    matplotlib.style.use(DEFAULTS)
+
+
+def in_style(draw):
+    """Decorator of a function that draws a figure: in `STYLE` on matplotlib's defaults, with a font for every character."""
+
+    @functools.wraps(draw)
+    def drawn(*arguments, **options):
+        with matplotlib.style.context(DEFAULTS):
+            figure = draw(*arguments, **options)
+            find_fonts(figure)
+        return figure
+
+    return drawn
+
+
+def find_fonts(figure) -> None:
+    """Give texts with characters that their font lacks, such as Chinese names, an installed font that has them.
+
+    Warns, once for each script, where there is none: matplotlib then draws boxes.
+    """
+    for text in figure.findobj(Text):
+        if text.get_text().isascii():
+            continue
+        has = get_font(findfont(text.get_fontproperties())).get_charmap()
+        lacking = "".join(sorted({letter for letter in text.get_text() if letter.isprintable() and ord(letter) not in has}))
+        if lacking and (family := _family_with(lacking)):
+            text.set_fontfamily([*text.get_fontfamily(), family])
+        elif lacking:
+            _warn_of_boxes(unicodedata.name(lacking[0], "unnamed").split()[0].split("-")[0])
+
+
+@functools.cache  # installed fonts are many
+def _family_with(characters: str) -> str | None:
+    """The first family of regular fonts, by name, that has all these characters; DejaVu Sans before others."""
+    wanted = {ord(letter) for letter in characters}
+    fonts = {font.name: font.fname for font in fontManager.ttflist if font.weight == 400 and font.style == "normal"}
+    for name in sorted(fonts, key=lambda name: (name != STYLE["font.sans-serif"][0], name)):
+        try:
+            if "LastResort" not in fonts[name] and wanted <= get_font(fonts[name]).get_charmap().keys():
+                return name
+        except (OSError, RuntimeError):  # a font that was taken away, or of pictures
+            continue
+    return None
+
+
+@functools.cache  # a warning for each script, not for each figure
+def _warn_of_boxes(script: str) -> None:
+    warnings.warn(
+        f"no installed font has the {script} characters of some names, which are drawn as boxes: install one", stacklevel=2
+    )
 
 
 def fit_venue(figure, venue: str) -> None:
@@ -74,18 +131,20 @@ def fit_venue(figure, venue: str) -> None:
     for text in figure.findobj(Text):
         text.set_fontfamily(STYLE[f"font.{family}"])
         text.set_fontsize(text.get_fontsize() * size / STYLE["font.size"])
+    find_fonts(figure)
 
 
 def save_figure(figure, name: str, folder: str | Path, venue: str = "") -> list[Path]:
     """Write `folder/name.pdf` and `.png`, fitted to a venue if one is named; byte-identical when nothing changed."""
     if venue:
         fit_venue(figure, venue)
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     # No dates and no producer version in the files, or no two would be equal.
     metadata = {"pdf": {"CreationDate": None, "ModDate": None, "Producer": None, "Creator": None}, "png": {"Software": None}}
     paths = [folder / f"{name}.{kind}" for kind in metadata]
-    with mpl.rc_context(STYLE):  # whatever the caller's settings, the same file
+    with matplotlib.style.context(DEFAULTS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # said once, by `find_fonts`
         for path, blank in zip(paths, metadata.values()):
             figure.savefig(path, metadata=blank)
     return paths
