@@ -33,3 +33,6 @@ def test_test_accuracies_and_unknown_methods_are_refused():
         settings_table(runs("test"), ["context_length"], "cbbt")
     with pytest.raises(ValueError, match="choose from cbbt"):
         best_setting(runs(), ["context_length"], "coop")
+    two = pd.concat([runs().assign(backbone=name) for name in ("RN50", "mini")])
+    with pytest.raises(ValueError, match="mixes backbones RN50, mini"):
+        best_setting(two, ["context_length"], "cbbt")

@@ -26,6 +26,8 @@ def test_accuracy_and_price_stand_side_by_side():
 
 def test_who_improves_on_zero_shot():
     assert improves(RUNS, "a", 16).to_dict() == {"CBBT": 22.0, "ZIP": 11.0, "LFA": -1.5}
+    with pytest.raises(ValueError, match="no zero-shot run on 'a'; the table has cbbt, zip, lfa"):
+        improves(RUNS[RUNS.method != "zero_shot"], "a", 16)
 
 
 def test_every_method_says_what_it_needs():

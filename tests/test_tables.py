@@ -1,5 +1,9 @@
 """Tables of runs: numbers against hand counts, and what is refused."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -152,3 +156,82 @@ def test_a_table_as_parquet_keeps_types_and_gaps(tmp_path):
     back = tables.read_table(tmp_path / "runs.parquet")
     assert back.shots.tolist() == [1, 16] and back.template.isna().tolist() == [True, False]
     assert back.epsilon.iloc[1] == 0.1 and [path.name for path in tmp_path.iterdir()] == ["runs.parquet"]
+
+
+NAMES = ["2024", "NA", "null", "1e5", "True", "a,b", '"', "数字", " x"]
+
+
+def test_names_that_look_like_numbers_or_gaps_stay_names(tmp_path):
+    runs = runs_of({(name, method): [60.0, 61.5] for name in NAMES for method in ("adapter", "cbbt")})
+    runs["run_id"], runs["epsilon"], runs["commit"], runs["torch_version"] = runs.dataset, np.nan, "12e4567", "2.10"
+    tables.write_table(runs, tmp_path / "runs.csv")
+    back = tables.read_table(tmp_path / "runs.csv")
+    pd.testing.assert_frame_equal(back, runs, check_dtype=False)
+    assert back.shots.dtype.kind == "i" and back.epsilon.isna().all() and set(back.commit) == {"12e4567"}
+    assert list(formatting.accuracy_table(back, 16)) == [*NAMES, "mean", "seeds"]
+
+
+SPECIAL = r"a\b & 5% $x_1$ #{~}^2 |<>"
+
+
+def test_latex_escapes_every_special_character(runs):
+    runs = runs.replace({"dataset": {"digits": SPECIAL}, "backbone": {"mini": SPECIAL}, "method": {"cbbt": SPECIAL}})
+    text = formatting.to_latex(formatting.accuracy_table(runs, 16), formatting.accuracy_caption(runs, 16))
+    escaped = r"a\textbackslash{}b \& 5\% \$x\_1\$ \#\{\textasciitilde{}\}\textasciicircum{}2 $|$$<$$>$"
+    assert text.count(escaped) >= 3 and SPECIAL not in text
+    assert len([line for line in text.splitlines() if line.count(" & ") == 4]) == 4  # no cell more than before
+
+
+def test_a_name_makes_no_column_of_its_own_in_markdown(runs):
+    text = formatting.to_markdown(formatting.accuracy_table(runs.replace({"dataset": {"digits": "a|b $5-$10"}}), 16))
+    assert r"a\|b \$5-\$10" in text
+
+
+def test_the_table_is_written_in_utf8_whatever_the_locale(runs, tmp_path):
+    runs = runs.replace({"dataset": {"digits": "数字"}})
+    runs.to_csv(tmp_path / "runs.csv", index=False)
+    code = "import sys; from cbbt.results import formatting, tables; " + (
+        "formatting.write_accuracy_table(tables.read_table(sys.argv[1] + '/runs.csv'), 16, sys.argv[1], '-RN50')"
+    )
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    subprocess.run([sys.executable, "-c", code, tmp_path], env=os.environ | ascii_only, check=True)
+    assert "数字" in (tmp_path / "accuracy_table-RN50.md").read_text(encoding="utf-8")
+    assert r"\label{tab:accuracy-RN50}" in (tmp_path / "accuracy_table-RN50.tex").read_text(encoding="utf-8")
+
+
+def test_two_settings_of_one_run_are_refused_with_what_to_choose_from(runs):
+    runs.insert(0, "q", 64)
+    runs.insert(1, "epochs", 50)
+    both = pd.concat([runs, runs[runs.method == "cbbt"].assign(q=4)])
+    with pytest.raises(ValueError, match=r"two rows of dataset=digits, .*seed=1: keep the runs of one setting \(q: 64, 4\)$"):
+        tables.scores(both, 16)
+
+
+def test_zero_shot_runs_alone_make_a_table():
+    runs = runs_of({("digits", "zero_shot"): [50.0, 50.0], ("shapes", "zero_shot"): [70.0, 70.0]})
+    table = formatting.accuracy_table(runs, 0)
+    assert table.loc["Zero-shot CLIP"].tolist() == ["50.0", "70.0", "60.0", "–"]
+    assert "without training images, mini" in formatting.accuracy_caption(runs, 0)
+
+
+def test_a_data_set_called_as_a_column_is_refused():
+    with pytest.raises(ValueError, match="a data set is called mean.*another name"):
+        tables.scores(runs_of({("mean", "cbbt"): [61.0]}), 16)
+
+
+def test_each_backbone_is_a_part_of_its_own(runs):
+    other = runs[runs.dataset == "shapes"].assign(backbone="hf-hub:timm/ViT", shots=runs.shots // 4)
+    first, second = tables.by_backbone(pd.concat([runs, other]), pd.DataFrame(), dataset="digits")
+    assert (first.title, first.suffix, first.shots, first.dataset) == ("mini", "-mini", 16, "digits")
+    assert (second.title, second.suffix, second.shots, second.dataset) == ("hf-hub:timm/ViT", "-hf-hub-timm-ViT", 4, "shapes")
+    (only,) = tables.by_backbone(runs, pd.DataFrame())
+    assert (only.title, only.suffix) == ("", "") and len(only.runs) == len(runs)
+    for empty in (pd.DataFrame(), runs.drop(columns="backbone")):
+        with pytest.raises(ValueError, match="no rows|lacks backbone"):
+            tables.by_backbone(empty, pd.DataFrame())
+
+
+def test_a_missing_table_is_named_by_its_whole_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/my_tables/runs.csv does not exist"):
+        tables.read_table("my_tables/runs.csv")

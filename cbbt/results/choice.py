@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from cbbt.results.tables import require_one_backbone
+
 VALIDATION = "validation_accuracy"
 
 
@@ -17,10 +19,11 @@ def settings_table(runs: pd.DataFrame, fields: list[str], method: str) -> pd.Dat
     `fields` are the columns of `runs` that make up a setting. Means are over data
     sets and seeds; the last column, "mean", is that over the numbers of shots, and
     the best setting stands first, ties in the order of the table.
-    Raises ValueError for a table that was judged on another split, or a method it lacks.
+    Raises ValueError for a table that was judged on another split, mixes backbones, or lacks the method.
     """
     if VALIDATION not in runs or set(runs.judge) != {"validation"}:
         raise ValueError("settings are chosen on validation: expected runs with judge=validation alone")
+    require_one_backbone(runs)
     chosen = runs[runs.method == method]
     if chosen.empty:
         raise ValueError(f"no run of method {method!r}, choose from {', '.join(dict.fromkeys(runs.method))}")

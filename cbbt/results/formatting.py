@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
 from cbbt.catalogue import label
 from cbbt.results.statistics import difference_sentence
 from cbbt.results.tables import SCORE, mean_over_datasets, scores
+
+LATEX = str.maketrans(
+    {letter: rf"\{letter}" for letter in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"±": r"$\pm$", "–": "--", "−": "$-$", "<": "$<$", ">": "$>$", "|": "$|$"}
+)
+MARKDOWN = str.maketrans({letter: rf"\{letter}" for letter in "\\|$*`<"})
 
 
 def accuracy_table(runs: pd.DataFrame, shots: int, score: str = SCORE) -> pd.DataFrame:
@@ -47,7 +56,8 @@ def accuracy_caption(runs: pd.DataFrame, shots: int, score: str = SCORE) -> str:
     """
     wide = scores(runs, shots, score)
     backbone = runs.backbone.iloc[0]
-    text = f"Test accuracy (%) with {shots} shots per class, {backbone}: mean ± standard deviation over seeds; best in bold."
+    given = "without training images" if set(wide) == {"zero_shot"} else f"with {shots} shots per class"
+    text = f"Test accuracy (%) {given}, {backbone}: mean ± standard deviation over seeds; best in bold."
     ranked = mean_over_datasets(wide).mean().dropna().sort_values(ascending=False, kind="stable").index
     if "[" in "".join(accuracy_table(runs, shots, score).to_numpy().ravel()):
         text += " In brackets: the number of seeds where some are missing."
@@ -58,30 +68,33 @@ def accuracy_caption(runs: pd.DataFrame, shots: int, score: str = SCORE) -> str:
 
 def to_markdown(table: pd.DataFrame, caption: str = "") -> str:
     """`table` of `accuracy_table` as a Markdown table, best of each column in bold."""
-    body = _bold_best(table, "**{}**").to_markdown(stralign="left", disable_numparse=True)
+    body = _bold_best(table, "**{}**", MARKDOWN).to_markdown(stralign="left", disable_numparse=True)
     return f"{body}\n\n{caption}\n" if caption else f"{body}\n"
 
 
 def to_latex(table: pd.DataFrame, caption: str = "", name: str = "tab:accuracy") -> str:
     """`table` of `accuracy_table` as a LaTeX table for the package booktabs, best in bold."""
-    bold = _bold_best(table, r"\textbf{{{}}}").map(_escape)
-    bold.index, bold.columns = bold.index.map(_escape), bold.columns.map(_escape)
-    bold.index.name = None
+    bold = _bold_best(table, r"\textbf{{{}}}", LATEX).rename_axis(index=None)
     layout = {"hrules": True, "column_format": "l" + "c" * len(bold.columns), "position": "t", "position_float": "centering"}
-    return bold.style.to_latex(caption=_escape(caption) or None, label=name, **layout)
+    return bold.style.to_latex(caption=caption.translate(LATEX) or None, label=name, **layout)
 
 
-def _escape(text: str) -> str:
-    for plain, escaped in (("_", r"\_"), ("%", r"\%"), ("&", r"\&"), ("±", r"$\pm$"), ("–", "--"), ("−", "$-$"), ("<", "$<$")):
-        text = text.replace(plain, escaped)
-    return text
+def write_accuracy_table(runs: pd.DataFrame, shots: int, folder: str | Path, suffix: str = "") -> str:
+    """Write the accuracy table as `folder/accuracy_table<suffix>.md` and `.tex`, UTF-8, and return the former's text."""
+    folder = Path(folder).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    table, caption = accuracy_table(runs, shots), accuracy_caption(runs, shots)
+    texts = {"md": to_markdown(table, caption), "tex": to_latex(table, caption, f"tab:accuracy{suffix}")}
+    for kind, text in texts.items():
+        (folder / f"accuracy_table{suffix}.{kind}").write_text(text, encoding="utf-8")
+    return texts["md"]
 
 
-def _bold_best(table: pd.DataFrame, bold: str) -> pd.DataFrame:
-    """Every column's highest printed mean in `bold`; equal means are all bold."""
-    marked = table.copy()
+def _bold_best(table: pd.DataFrame, bold: str, escapes: dict) -> pd.DataFrame:
+    """Texts, names too, with `escapes`, and every column's highest printed mean in `bold`; equal means are all bold."""
+    marked = table.map(lambda text: text.translate(escapes))
     for column in table.columns.drop("seeds"):
         means = pd.to_numeric(table[column].str.split(" ").str[0], errors="coerce")
         best = means == means.max()
-        marked.loc[best, column] = table.loc[best, column].map(bold.format)
-    return marked
+        marked.loc[best, column] = marked.loc[best, column].map(bold.format)
+    return marked.rename(index=lambda name: name.translate(escapes), columns=lambda name: name.translate(escapes))

@@ -42,7 +42,12 @@ def peers_table(runs: pd.DataFrame, shots: int) -> pd.DataFrame:
 
 
 def improves(runs: pd.DataFrame, dataset: str, shots: int) -> pd.Series:
-    """Each method's mean gain over zero-shot on one data set, in points, the highest first."""
+    """Each method's mean gain over zero-shot on one data set, in points, the highest first.
+
+    Raises ValueError for a table without zero-shot runs of it.
+    """
     wide = scores(runs[runs.dataset == dataset], shots)
+    if "zero_shot" not in wide:
+        raise ValueError(f"no zero-shot run on {dataset!r}; the table has {', '.join(wide)}")
     gains = wide.sub(wide["zero_shot"], axis=0).drop(columns="zero_shot").mean()
     return gains.sort_values(ascending=False, kind="stable").rename(index=label)

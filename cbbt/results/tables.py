@@ -7,6 +7,9 @@ rows pair what the methods reached on the same data set with the same shots.
 
 from __future__ import annotations
 
+import itertools
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +18,12 @@ from cbbt.catalogue import method_order
 
 SCORE = "test_accuracy"  # percent, the last step's model
 RUN = ["dataset", "backbone", "method", "shots", "seed"]
+RESERVED = {"mean", "all pairs", "method", "shots", "seed", "seeds"}  # names that tables have beside those of data sets
+NAMES = {  # columns of text, whatever a name looks like: 2024, NA and 1e5 are names of data sets here
+    *("run_id", "dataset", "method", "backbone", "pretrained", "context_init", "position", "directions", "differences"),
+    *("factor", "scoring", "augmentation", "split", "template", "class_names", "judge", "options", "commit", "device"),
+    *("variant", "task", "family", "estimator", "precision", "direction"),
+}
 
 
 def require(table: pd.DataFrame, columns: list[str], keys: list[str] = RUN) -> None:
@@ -23,18 +32,37 @@ def require(table: pd.DataFrame, columns: list[str], keys: list[str] = RUN) -> N
     Raises ValueError if a column is missing (names it and those present), if the
     table is empty, mixes backbones, or has two rows of the same `keys`.
     """
-    missing = [column for column in [*keys, *columns] if column not in table]
-    if missing:
-        raise ValueError(f"the table lacks {', '.join(missing)}; its columns are {', '.join(table)}")
-    if table.empty:
-        raise ValueError("the table has no rows")
-    backbones = sorted(set(table.backbone))
-    if len(backbones) > 1:
-        raise ValueError(f"the table mixes backbones {', '.join(backbones)}: keep the rows of one")
-    twice = table[table.duplicated(keys)]
+    _require_columns(table, [*keys, *columns])
+    require_one_backbone(table)
+    if taken := sorted(RESERVED & set(table.dataset)):
+        raise ValueError(f"a data set is called {', '.join(taken)}, as a column of the tables is: give it another name")
+    twice = table[table.duplicated(keys, keep=False)]
     if len(twice):
         first = ", ".join(f"{key}={twice.iloc[0][key]}" for key in keys)
-        raise ValueError(f"the table has two rows of {first}: keep the runs of one setting")
+        choices = _settings_that_differ(table[(table[keys] == twice.iloc[0][keys]).all(axis=1)])
+        raise ValueError(f"the table has two rows of {first}: keep the runs of one setting{choices}")
+
+
+def _require_columns(table: pd.DataFrame, columns: list[str]) -> None:
+    if table.empty:
+        raise ValueError("the table has no rows")
+    if missing := [column for column in columns if column not in table]:
+        raise ValueError(f"the table lacks {', '.join(missing)}; its columns are {', '.join(table)}")
+
+
+def _settings_that_differ(table: pd.DataFrame) -> str:
+    """For an error text: the columns before the scores in which these rows differ, with their values."""
+    settings = list(itertools.takewhile(lambda name: "accuracy" not in name, table))
+    values = {name: list(dict.fromkeys(table[name].map(str))) for name in settings if name != "run_id"}
+    choices = "; ".join(f"{name}: {', '.join(several)}" for name, several in values.items() if len(several) > 1)
+    return f" ({choices})" if choices else ""
+
+
+def require_one_backbone(table: pd.DataFrame) -> None:
+    """Raise ValueError for a table that mixes backbones."""
+    backbones = sorted(set(table.get("backbone", ())))
+    if len(backbones) > 1:
+        raise ValueError(f"the table mixes backbones {', '.join(backbones)}: keep the rows of one")
 
 
 def keep(table: pd.DataFrame, backbone: str = "", dataset: str = "") -> pd.DataFrame:
@@ -49,6 +77,58 @@ def keep(table: pd.DataFrame, backbone: str = "", dataset: str = "") -> pd.DataF
     return table[table.backbone == backbone] if backbone and len(table) else table
 
 
+@dataclass(frozen=True)
+class Part:
+    """The runs and curves of one backbone, and what a figure of one number of shots or one data set shows of them.
+
+    suffix: of the names of its files, empty for the only backbone; title: likewise.
+    """
+
+    backbone: str
+    title: str
+    suffix: str
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    shots: int
+    dataset: str
+
+
+def by_backbone(runs: pd.DataFrame, curves: pd.DataFrame, shots: int | None = None, dataset: str = "") -> list[Part]:
+    """A part for each backbone, in order of appearance.
+
+    `shots`: the most that the backbone has, if None. `dataset`: its first one, if it lacks this one.
+    Raises ValueError for a table without rows or without a column of `RUN`.
+    """
+    _require_columns(runs, RUN)
+    groups = dict(iter(runs.groupby("backbone", sort=False)))
+    return [
+        Part(
+            backbone=name,
+            title=name if len(groups) > 1 else "",
+            suffix="-" + re.sub(r"[^\w.+-]", "-", name) if len(groups) > 1 else "",
+            runs=group,
+            curves=curves[curves.backbone == name] if len(curves) else curves,
+            shots=max(group.shots) if shots is None else shots,
+            dataset=dataset if dataset in set(group.dataset) else group.dataset.iloc[0],
+        )
+        for name, group in groups.items()
+    ]
+
+
+def those_in(table: pd.DataFrame, methods: list[str]) -> list[str] | None:
+    """The methods that the table has rows of; None, for all of them, if none is named."""
+    return [name for name in methods if name in set(table.get("method", ()))] if methods else None
+
+
+def last_epoch(curves: pd.DataFrame, dataset: str, shots: int) -> pd.DataFrame:
+    """Means over seeds of each method's last epoch on one data set: steps, loss, and the accuracies that there are."""
+    _require_columns(curves, [*RUN, "epoch"])
+    chosen = curves[(curves.dataset == dataset) & (curves.shots == shots)]
+    last = chosen[chosen.epoch == chosen.groupby("method").epoch.transform("max")]
+    columns = [name for name in ("step", "train_loss", "val_accuracy", SCORE) if name in last and last[name].notna().any()]
+    return last.groupby("method")[columns].mean()
+
+
 def dataset_order(table: pd.DataFrame) -> list[str]:
     """The table's data sets in order of appearance."""
     return list(dict.fromkeys(table.dataset))
@@ -58,14 +138,15 @@ def scores(runs: pd.DataFrame, shots: int, score: str = SCORE) -> pd.DataFrame:
     """Accuracies in percent: rows (dataset, seed), one column per method.
 
     Zero-shot draws no shots, so its mean per data set stands in every row. A run
-    that is not in the table is NaN. Raises ValueError if no run has these shots.
+    that is not in the table is NaN, and zero-shot runs alone stand for any number of
+    shots. Raises ValueError if no run has these shots.
     """
     require(runs, [score])
     tuned, zero_shot = runs[runs.method != "zero_shot"], runs[runs.method == "zero_shot"]
-    chosen = tuned[tuned.shots == shots]
+    chosen = tuned[tuned.shots == shots] if len(tuned) else zero_shot
     if chosen.empty:
         available = ", ".join(str(number) for number in sorted(set(tuned.shots)))
-        raise ValueError(f"no run has shots={shots}; the table has {available or 'zero-shot runs alone'}")
+        raise ValueError(f"no run has shots={shots}; the table has {available}")
     wide = chosen.pivot(index=["dataset", "seed"], columns="method", values=score)
     if len(zero_shot):
         wide["zero_shot"] = wide.index.get_level_values("dataset").map(zero_shot.groupby("dataset")[score].mean())
@@ -98,15 +179,17 @@ def selection_table(runs: pd.DataFrame, shots: int) -> pd.DataFrame:
 def read_table(path: str | Path) -> pd.DataFrame:
     """A table from `figures/data/`; one without a row is empty.
 
-    Raises FileNotFoundError, which says how tables are made.
+    A CSV's columns of names (`NAMES`, versions) are text, empty cells missing values. Raises
+    FileNotFoundError, which says how tables are made.
     """
-    path = Path(path)
+    path = Path(path).expanduser().absolute()
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: `make reproduce` writes it, or give a folder of run records")
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
     try:
-        return pd.read_csv(path)
+        text = {name: str for name in pd.read_csv(path, nrows=0) if name in NAMES or name.endswith("_version")}
+        return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
     except pd.errors.EmptyDataError:  # no method of the grid has epochs
         return pd.DataFrame()
 
@@ -117,7 +200,7 @@ def write_table(table: pd.DataFrame, path: str | Path, digits: int | None = None
     It appears whole or not at all. `digits` are the significant ones of a CSV's
     numbers that are not whole; all if None.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     if path.suffix == ".parquet":

@@ -81,4 +81,5 @@ def main(*command: str) -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # a console that lacks a character of a table
     sys.exit(main(*sys.argv[1:]))

@@ -58,15 +58,19 @@ def report(grid: Grid) -> None:
     table = Path(grid.tables) / "runs.csv"
     if failed or not table.exists():
         return
-    runs = read_table(table)
-    for shots in grid.shots:
-        print(f"\n{to_markdown(accuracy_table(runs, shots), accuracy_caption(runs, shots))}")
+    for backbone, runs in read_table(table).groupby("backbone", sort=False):
+        for shots in grid.shots:
+            try:
+                print(f"\n{to_markdown(accuracy_table(runs, shots), accuracy_caption(runs, shots))}")
+            except ValueError as error:  # judged on validation, or several settings of one run
+                print(f"\nNo table of test accuracies for {backbone} with {shots} shots: {error}")
     print(f"\nTables: {grid.tables}\nFigures:")
     for path in sorted(Path(grid.figures).glob("*.pdf")):
         print(f"  {path}  {path.with_suffix('.png')}")
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # a console that lacks a character of a table
     try:
         report(Grid.from_file(sys.argv[1]))
     except (ValueError, TypeError, NameError) as error:

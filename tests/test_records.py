@@ -1,0 +1,48 @@
+"""Records read back: what is no record is named, with the way on."""
+
+import json
+
+import pytest
+
+from cbbt.results.records import RECORD, REQUIRED, load_records, read_record_file
+
+WHOLE = dict.fromkeys(REQUIRED, {}) | {"run_id": "a"}
+
+
+def lay(folder, content: bytes):
+    (folder / "runs" / "a").mkdir(parents=True)
+    path = folder / "runs" / "a" / RECORD
+    path.write_bytes(content)
+    return path
+
+
+def test_a_record_is_read_back(tmp_path):
+    path = lay(tmp_path, json.dumps(WHOLE | {"device": "数"}, ensure_ascii=False).encode())
+    assert read_record_file(path)["device"] == "数" and load_records(str(tmp_path / "runs")) == [read_record_file(path)]
+
+
+@pytest.mark.parametrize(
+    "content, what",
+    [
+        (b"", "is no JSON"),
+        (json.dumps(WHOLE).encode()[:40], "is no JSON"),
+        (b"\xff\xfe", "is no JSON"),
+        (json.dumps(WHOLE | {"scores": {"test_accuracy": float("nan")}}).encode(), "NaN is no number of JSON"),
+        (b"[]", "lacks run_id"),
+        (b'{"run_id": "a"}', "lacks config"),
+    ],
+)
+def test_what_is_no_record_is_named_with_the_way_on(tmp_path, content, what):
+    path = lay(tmp_path, content)
+    for read in (lambda: read_record_file(path), lambda: load_records(path.parent.parent)):
+        with pytest.raises(ValueError, match=f"{path} .*{what}|{path} {what}") as error:
+            read()
+        assert str(error.value).endswith("delete this file and run again") and "\n" not in str(error.value)
+
+
+def test_a_folder_without_records_is_named_by_its_whole_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/results/rnus is no folder: expected a folder of runs"):
+        load_records("results/rnus")
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path} holds no <run>/{RECORD}: expected a folder of runs"):
+        load_records(".")
