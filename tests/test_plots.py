@@ -7,11 +7,14 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
 
 from cbbt.catalogue import CATALOGUE
 from cbbt.methods import METHODS
-from cbbt.results.plots import accuracy, comparison, speed
+from cbbt.results.plots import accuracy, comparison, speed, style
 from cbbt.results.plots.diagram import method_diagram
 from cbbt.results.plots.parts import look
 from cbbt.results.plots.style import COLUMN, PAGE, STYLE, VENUES, save_figure
@@ -79,14 +82,21 @@ NEEDS = {
 }
 
 
+USERS = {  # lines of a matplotlibrc that would change a figure, or end it
+    **{"savefig.bbox": "tight", "savefig.transparent": True, "savefig.format": "svg", "figure.autolayout": True},
+    **{"pdf.compression": 0, "pdf.fonttype": 3, "text.usetex": True, "text.parse_math": False, "font.family": "serif"},
+    **{"axes.formatter.use_mathtext": True, "axes.xmargin": 0.3, "font.size": 20, "axes.grid": False, "savefig.dpi": 30},
+}
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_drawn_again_is_the_same_file_and_has_a_paper_width(name, tmp_path):
-    with mpl.rc_context({"font.size": 20, "axes.grid": False, "lines.linewidth": 9}):  # the caller's own style
+    with mpl.rc_context(USERS):
         figure = FIGURES[name](RUNS, CURVES)
-    with mpl.rc_context({"savefig.dpi": 30}):
-        first, _ = save_figure(FIGURES[name](RUNS, CURVES), name, tmp_path / "first")
-        second, _ = save_figure(figure, name, tmp_path / "second")
-    assert first.read_bytes() == second.read_bytes()
+        own = save_figure(figure, name, tmp_path / "own")
+        assert mpl.rcParams["text.usetex"]  # the user's settings stay theirs
+    plain = save_figure(FIGURES[name](RUNS, CURVES), name, tmp_path / "plain")
+    assert [path.read_bytes() for path in own] == [path.read_bytes() for path in plain]
     assert figure.get_figwidth() in (COLUMN, PAGE)
 
 
@@ -275,3 +285,78 @@ def test_figures_of_speed_are_drawn_from_the_tables_alone(name, draw, tmp_path):
     first, _ = save_figure(draw(table), name, tmp_path / "first")
     second, _ = save_figure(draw(table), name, tmp_path / "second")
     assert first.read_bytes() == second.read_bytes() and draw(table).get_figwidth() == PAGE
+
+
+@pytest.mark.parametrize("name", sorted(set(FIGURES) - {"method_diagram"}))
+def test_names_with_dollars_are_drawn_as_they_stand(name):
+    """`$5-$10` would be a formula, `Ba$$in` one that matplotlib cannot read."""
+    names = {"dataset": {"digits": "$5-$10", "shapes": "Ba$$in"}, "method": {"adapter": "my_$a_$b"}}
+    runs, curves = RUNS.replace(names), CURVES.replace(names)
+    figures = {
+        "training_curves": lambda: accuracy.training_curves(curves, "$5-$10", 16),
+        "gain_over_zero_shot": lambda: comparison.gain_over_zero_shot(runs, 16, ("cbbt", "my_$a_$b")),
+        "paired_differences": lambda: comparison.paired_differences(runs, 16, "cbbt", "my_$a_$b"),
+        "differences_by_shots": lambda: comparison.differences_by_shots(runs, "cbbt", "my_$a_$b"),
+    }
+    figure = figures.get(name, lambda: FIGURES[name](runs, curves))()
+    figure.draw_without_rendering()
+    named = [text for text in figure.findobj(Text) if any(part in text.get_text() for part in ("$5", "Ba$$in", "my_$"))]
+    assert named and not any(text.get_parse_math() for text in named)
+
+
+class TestFonts:
+    """A figure with names in a script that DejaVu Sans lacks."""
+
+    NAME = "数据"
+
+    @pytest.fixture(autouse=True)
+    def fonts(self, monkeypatch):
+        """The fonts that matplotlib ships, and no others."""
+        shipped = [font for font in fontManager.ttflist if "mpl-data" in font.fname]
+        monkeypatch.setattr(fontManager, "ttflist", shipped)
+        monkeypatch.setitem(STYLE, "savefig.dpi", 40)
+        for cached in (style._family_with, style._warn_of_boxes):
+            cached.cache_clear()
+        yield
+        style._family_with.cache_clear()
+
+    def draw(self, tmp_path, venue=""):
+        figure = accuracy.training_curves(CURVES.replace({"dataset": {"digits": self.NAME}}), self.NAME, 16)
+        return figure, save_figure(figure, "figure", tmp_path, venue)
+
+    def test_without_a_font_there_is_one_warning(self, tmp_path):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self.draw(tmp_path)
+            self.draw(tmp_path, "acl")
+        (line,) = [str(each.message) for each in caught]
+        assert line == "no installed font has the CJK characters of some names, which are drawn as boxes: install one"
+
+    @pytest.mark.parametrize("venue", ["", "acl"])
+    def test_an_installed_font_is_found(self, venue, tmp_path):
+        build_font(tmp_path / "boxes.ttf", "Test CJK", self.NAME)
+        fontManager.addfont(tmp_path / "boxes.ttf")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            figure, (pdf, _) = self.draw(tmp_path, venue)
+            _, (again, _) = self.draw(tmp_path / "again", venue)
+        assert pdf.read_bytes() == again.read_bytes() and b"TestCJK" in pdf.read_bytes()
+        others = {tuple(text.get_fontfamily()) for text in figure.findobj(Text) if self.NAME not in text.get_text()}
+        assert others == {(STYLE["font.serif"][0] if venue else "sans-serif",)}  # plain names keep their one font
+
+
+def build_font(path: Path, family: str, characters: str) -> None:
+    """A TrueType font in which each of these characters is a square."""
+    glyphs = {".notdef": None} | {f"u{ord(letter):04X}": letter for letter in characters}
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0)), pen.lineTo((0, 800)), pen.lineTo((800, 800)), pen.lineTo((800, 0)), pen.closePath()
+    font = FontBuilder(1000, isTTF=True)
+    font.setupGlyphOrder(list(glyphs))
+    font.setupCharacterMap({ord(letter): name for name, letter in glyphs.items() if letter})
+    font.setupGlyf(dict.fromkeys(glyphs, pen.glyph()))
+    font.setupHorizontalMetrics(dict.fromkeys(glyphs, (900, 0)))
+    font.setupHorizontalHeader(ascent=900, descent=-100)
+    font.setupNameTable({"familyName": family, "styleName": "Regular", "fullName": family, "psName": family.replace(" ", "")})
+    font.setupOS2()
+    font.setupPost()
+    font.save(path)

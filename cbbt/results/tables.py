@@ -19,10 +19,9 @@ from cbbt.catalogue import method_order
 SCORE = "test_accuracy"  # percent, the last step's model
 RUN = ["dataset", "backbone", "method", "shots", "seed"]
 RESERVED = {"mean", "all pairs", "method", "shots", "seed", "seeds"}  # names that tables have beside those of data sets
-NAMES = {  # columns of text, whatever a name looks like: 2024, NA and 1e5 are names of data sets here
-    *("run_id", "dataset", "method", "backbone", "pretrained", "context_init", "position", "directions", "differences"),
-    *("factor", "scoring", "augmentation", "split", "template", "class_names", "judge", "options", "commit", "device"),
-    *("variant", "task", "family", "estimator", "precision", "direction"),
+NAMES = {  # columns of text, whatever it looks like: 2024, NA and 1e5 are names of data sets
+    *("run_id", "dataset", "task", "method", "backbone", "pretrained", "variant", "split", "template", "class_names"),
+    *("context_init", "options", "commit", "device"),
 }
 
 

@@ -85,7 +85,7 @@ def find_fonts(figure) -> None:
 
     Warns, once for each script, where there is none: matplotlib then draws boxes.
     """
-    for text in figure.findobj(Text):
+    for text in _texts(figure):
         if text.get_text().isascii():
             continue
         has = get_font(findfont(text.get_fontproperties())).get_charmap()
@@ -94,6 +94,16 @@ def find_fonts(figure) -> None:
             text.set_fontfamily([*text.get_fontfamily(), family])
         elif lacking:
             _warn_of_boxes(unicodedata.name(lacking[0], "unnamed").split()[0].split("-")[0])
+
+
+def _texts(figure):
+    """Texts that may hold a name; `findobj` would make ticks before the figure has its size."""
+    yield from figure.texts
+    for ax in figure.axes:
+        yield from (ax.title, ax.xaxis.label, ax.yaxis.label, *ax.texts)
+        yield from (tick.label1 for axis in (ax.xaxis, ax.yaxis) for tick in axis.majorTicks)
+    for legend in [*figure.legends, *filter(None, (ax.get_legend() for ax in figure.axes))]:
+        yield from (legend.get_title(), *legend.get_texts())
 
 
 @functools.cache  # installed fonts are many

@@ -1,0 +1,113 @@
+"""The end of a grid of two backbones and many data sets: notebook 4's code and the report, on tables that are made up."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import nbformat
+import pandas as pd
+import pytest
+import yaml
+
+from cbbt.data.cards import CARDS
+from cbbt.results.plots.style import STYLE
+from cbbt.runs import report
+
+from .test_plots import grid
+
+ROOT = Path(__file__).parent.parent
+METHODS = ("zero_shot", "adapter", "cbbt")
+BACKBONES = ("RN50", "ViT-B-16")
+DATASETS = (*list(CARDS)[:5], "2024", "NA")  # benchmarks, and two folders with odd names
+
+
+def write_tables(folder: Path, *parts) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, tables in zip(("runs", "curves"), zip(*parts)):
+        pd.concat(tables).to_csv(folder / f"{name}.csv", index=False)
+
+
+def notebook_4(monkeypatch, capsys, **parameters) -> str:
+    """What its cells print, with these parameters and small pictures; without the last check, which draws all again."""
+    monkeypatch.setitem(STYLE, "savefig.dpi", 20)
+    monkeypatch.setattr("cbbt.notebook.show_figure", lambda figure: None)
+    namespace = {"In": []}
+    with mpl.rc_context():
+        for cell in nbformat.read(ROOT / "notebooks" / "04_figures.ipynb", as_version=4).cells:
+            if cell.cell_type != "code" or "NBVAL_CHECK_OUTPUT" in cell.source:
+                continue
+            namespace["In"].append(cell.source)
+            exec(cell.source, namespace)
+            if "parameters" in cell.metadata.get("tags", []):
+                namespace |= parameters
+    return capsys.readouterr().out
+
+
+def figures_in(folder: Path) -> set[str]:
+    return {path.stem for path in folder.glob("*.pdf")}
+
+
+@pytest.fixture
+def two_backbones(tmp_path):
+    """Tables of two backbones; the second has one data set, one seed, and fewer shots."""
+    first, second = grid(DATASETS, METHODS, epochs=2), grid(("eurosat",), METHODS, shots=(4,), seeds=(1,), epochs=2)
+    parts = [tuple(table.assign(backbone=name) for table in part) for name, part in zip(BACKBONES, (first, second))]
+    write_tables(tmp_path / "tables", *parts)
+    return tmp_path
+
+
+def test_every_backbone_has_its_figures_and_tables(two_backbones, monkeypatch, capsys):
+    out = notebook_4(monkeypatch, capsys, tables=str(two_backbones / "tables"), figures=str(two_backbones / "f"))
+    of_runs = {name.removesuffix("-RN50") for name in figures_in(two_backbones / "f") if name.endswith("-RN50")}
+    assert of_runs == {
+        *("accuracy_against_shots", "gain_over_zero_shot", "gain_over_peers", "paired_differences", "critical_difference"),
+        *("accuracy_against_queries", "training_curves", "selection_comparison"),
+    }
+    fewer = {f"{name}-ViT-B-16" for name in of_runs - {"critical_difference"}}  # which needs two data sets
+    assert figures_in(two_backbones / "f") == {"method_diagram", *(f"{name}-RN50" for name in of_runs), *fewer}
+    assert "not drawn: ranks need at least two data sets" in out and "ViT-B-16: 3 runs, 1 data sets" in out
+    tables = {path.name: path.read_text(encoding="utf-8") for path in (two_backbones / "f").glob("accuracy_table*")}
+    assert set(tables) == {f"accuracy_table-{name}.{kind}" for name in BACKBONES for kind in ("md", "tex")}
+    assert "4 shots per class, ViT-B-16" in tables["accuracy_table-ViT-B-16.md"] and "| NA " in tables["accuracy_table-RN50.md"]
+
+
+def test_one_of_two_backbones_is_drawn_under_plain_names(two_backbones, monkeypatch, capsys):
+    folders = {"tables": str(two_backbones / "tables"), "figures": str(two_backbones / "f")}
+    notebook_4(monkeypatch, capsys, **folders, backbone="ViT-B-16", methods="cbbt")
+    assert "accuracy_against_shots" in figures_in(two_backbones / "f")
+    with pytest.raises(ValueError, match="no row has backbone='RN101', choose from RN50, ViT-B-16"):
+        notebook_4(monkeypatch, capsys, **folders, backbone="RN101")
+
+
+SHAPES = {  # of a grid → figures that cannot be drawn of it
+    "zero-shot alone": (dict(methods=("zero_shot",)), 8),
+    "one method": (dict(methods=("cbbt",)), 4),
+    "one method, one shot number, one seed, one data set": (dict(datasets=("NA",), methods=("cbbt",), shots=(1,), seeds=(1,)), 4),
+    "no validation images": (dict(datasets=("digits", "shapes"), methods=METHODS), 1),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_notebook_4_ends_whatever_the_grid(shape, tmp_path, monkeypatch, capsys):
+    options, missing = SHAPES[shape]
+    runs, curves = grid(**{"datasets": ("digits", "shapes"), "epochs": 2} | options)
+    if shape == "no validation images":
+        runs, curves = runs.drop(columns="test_accuracy_best_val"), curves.drop(columns="val_accuracy")
+    write_tables(tmp_path / "tables", (runs, curves))
+    out = notebook_4(monkeypatch, capsys, tables=str(tmp_path / "tables"), figures=str(tmp_path / "f"))
+    assert out.count("not drawn: ") == missing + 8  # of gradients there are no tables
+    assert len(figures_in(tmp_path / "f")) == 9 - missing and (tmp_path / "f" / "accuracy_table.tex").exists()
+
+
+def test_the_report_prints_a_table_for_each_backbone_and_number_of_shots(two_backbones, capsys):
+    keys = {name: str(two_backbones / name) for name in ("results", "tables", "figures")}
+    variants = {name: {"backbone": name} for name in BACKBONES}
+    keys |= {"datasets": ["digits"], "methods": list(METHODS), "shots": [4, 16], "seeds": [1], "variants": variants}
+    (two_backbones / "grid.yaml").write_text(yaml.safe_dump(keys), encoding="utf-8")
+    report.main(str(two_backbones / "grid.yaml"))
+    out = capsys.readouterr().out
+    for expected in (
+        "16 shots per class, RN50",
+        "4 shots per class, ViT-B-16",
+        "for ViT-B-16 with 16 shots: no run has shots=16",
+    ):
+        assert expected in out
