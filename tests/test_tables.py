@@ -145,6 +145,16 @@ def test_keep_takes_one_backbone(runs):
     assert tables.keep(pd.DataFrame(), "RN50").empty
 
 
+def test_keep_takes_one_setting(runs):
+    both = pd.concat([runs.assign(q=64, epsilon=np.nan), runs.assign(q=4, epsilon=0.1)])
+    for settings in ({"q": 64}, {"epsilon": None}):
+        pd.testing.assert_frame_equal(tables.keep(both, settings=settings)[list(runs)], runs)
+    with pytest.raises(ValueError, match="no row has q=8, choose from 64, 4"):
+        tables.keep(both, settings={"q": 8})
+    with pytest.raises(ValueError, match="no column 'directions', choose from dataset, .*, q, epsilon"):
+        tables.keep(both, settings={"directions": 8})
+
+
 def test_a_table_without_rows_is_read_as_empty(tmp_path):
     pd.DataFrame().to_csv(tmp_path / "curves.csv", index=False)
     assert tables.read_table(tmp_path / "curves.csv").empty

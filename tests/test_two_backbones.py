@@ -1,5 +1,6 @@
 """The end of a grid of two backbones and many data sets: notebook 4's code and the report, on tables that are made up."""
 
+import json
 from pathlib import Path
 
 import matplotlib as mpl
@@ -7,14 +8,15 @@ import nbformat
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 from cbbt.data.cards import CARDS
-from cbbt.results.plots.style import STYLE
 from cbbt.runs import report
 
 from .test_plots import grid
 
 ROOT = Path(__file__).parent.parent
+savefig = Figure.savefig
 METHODS = ("zero_shot", "adapter", "cbbt")
 BACKBONES = ("RN50", "ViT-B-16")
 DATASETS = (*list(CARDS)[:5], "2024", "NA")  # benchmarks, and two folders with odd names
@@ -27,8 +29,8 @@ def write_tables(folder: Path, *parts) -> None:
 
 
 def notebook_4(monkeypatch, capsys, **parameters) -> str:
-    """What its cells print, with these parameters and small pictures; without the last check, which draws all again."""
-    monkeypatch.setitem(STYLE, "savefig.dpi", 20)
+    """What its cells print, with these parameters; for speed without PNGs and the last check, which draws all again."""
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: path.suffix == ".pdf" and savefig(self, path, **options))
     monkeypatch.setattr("cbbt.notebook.show_figure", lambda figure: None)
     namespace = {"In": []}
     with mpl.rc_context():
@@ -96,6 +98,27 @@ def test_notebook_4_ends_whatever_the_grid(shape, tmp_path, monkeypatch, capsys)
     out = notebook_4(monkeypatch, capsys, tables=str(tmp_path / "tables"), figures=str(tmp_path / "f"))
     assert out.count("not drawn: ") == missing + 8  # of gradients there are no tables
     assert len(figures_in(tmp_path / "f")) == 9 - missing and (tmp_path / "f" / "accuracy_table.tex").exists()
+
+
+def test_of_several_settings_one_is_asked_for_and_drawn(tmp_path, monkeypatch, capsys):
+    runs, _ = grid(("digits", "shapes"), ("cbbt",), shots=(16,), seeds=(1, 2), epochs=2)
+    runs.insert(0, "q", 64)
+    write_tables(tmp_path / "tables", (pd.concat([runs, runs.assign(q=4)]), pd.DataFrame({"dataset": []})))
+    folders = {"tables": str(tmp_path / "tables"), "figures": str(tmp_path / "f")}
+    with pytest.raises(ValueError, match=r"two rows of dataset=digits.*: keep the runs of one setting \(q: 64, 4\)"):
+        notebook_4(monkeypatch, capsys, **folders)
+    assert "4 runs, 2 data sets" in notebook_4(monkeypatch, capsys, **folders, settings="q: 4")
+
+
+def test_figures_of_own_records_are_of_these_alone(tmp_path, monkeypatch, capsys):
+    run = {"run_id": "a", "config": {"dataset": "Straße", "backbone": "mini", "method": "adapter", "shots": 1, "seed": 1}}
+    run |= {"scores": {"test_accuracy": 50.0}, "queries": {"class_prompts": 10}, "seconds": {"fit": 1.0}, "n_judged": 9}
+    run |= {"history": [], "versions": {}, "commit": None, "device": "cpu"}
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "record.json").write_text(json.dumps(run), encoding="utf-8")
+    out = notebook_4(monkeypatch, capsys, records=str(tmp_path / "runs"), figures=str(tmp_path / "f"))
+    assert "not drawn: the kit's tables of gradients are not of these runs" in out
+    assert figures_in(tmp_path / "f") == {"method_diagram", "accuracy_against_shots"}
 
 
 def test_the_report_prints_a_table_for_each_backbone_and_number_of_shots(two_backbones, capsys):

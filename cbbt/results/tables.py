@@ -64,16 +64,23 @@ def require_one_backbone(table: pd.DataFrame) -> None:
         raise ValueError(f"the table mixes backbones {', '.join(backbones)}: keep the rows of one")
 
 
-def keep(table: pd.DataFrame, backbone: str = "", dataset: str = "") -> pd.DataFrame:
-    """The rows of one backbone; all rows without a name, or if the table is empty.
+def keep(table: pd.DataFrame, backbone: str = "", dataset: str = "", settings: dict | None = None) -> pd.DataFrame:
+    """The rows of one backbone and of these settings (column → value); all rows without a name, or if the table is empty.
 
-    Raises ValueError, naming the choices, for a backbone that the table lacks, or
-    for a data set that it lacks (rows of other data sets stay).
+    Raises ValueError, naming the choices, for a backbone or a setting that the table
+    lacks, or for a data set that it lacks (rows of other data sets stay).
     """
-    for column, wanted in (("backbone", backbone), ("dataset", dataset)):
-        if wanted and len(table) and wanted not in set(table[column]):
-            raise ValueError(f"no row has {column}={wanted!r}, choose from {', '.join(dict.fromkeys(table[column]))}")
-    return table[table.backbone == backbone] if backbone and len(table) else table
+    if table.empty:
+        return table
+    wanted = ({"backbone": backbone} if backbone else {}) | (settings or {})
+    for column, value in (wanted | ({"dataset": dataset} if dataset else {})).items():
+        if column not in table:
+            raise ValueError(f"no column {column!r}, choose from {', '.join(table)}")
+        fits = table[column].isna() if value is None else table[column] == value
+        if not fits.any():
+            raise ValueError(f"no row has {column}={value!r}, choose from {', '.join(dict.fromkeys(table[column].map(str)))}")
+        table = table[fits] if column in wanted else table
+    return table
 
 
 @dataclass(frozen=True)
