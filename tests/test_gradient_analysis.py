@@ -1,6 +1,5 @@
 """The analysis of gradients: its measurements against known answers, its tables, its figures."""
 
-import matplotlib
 import pandas as pd
 import pytest
 import torch
@@ -13,7 +12,6 @@ from cbbt.results.plots.gradients import FAMILY_COLOURS, FIGURES
 from cbbt.results.tables import write_table
 from cbbt.runs.estimator_comparison import accuracy_by_estimator
 
-matplotlib.use("Agg")
 NAMES = ("cat", "sailing boat", "car")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -245,5 +243,4 @@ def test_tables_appear_whole_and_draw(problem, choices, tmp_path):
         figure.savefig(tmp_path / f"{name}.png", dpi=40)
         drawn = [axis for axis in figure.axes if axis.lines or axis.patches]
         assert drawn and all(axis.get_xlabel() for axis in figure.axes[-1:]) and figure.axes[0].get_ylabel()
-        matplotlib.pyplot.close(figure)
     assert not list(tmp_path.rglob("*.partial")) and set(choices) < set(FAMILY_COLOURS)

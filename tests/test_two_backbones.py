@@ -29,8 +29,14 @@ def write_tables(folder: Path, *parts) -> None:
 
 
 def notebook_4(monkeypatch, capsys, **parameters) -> str:
-    """What its cells print, with these parameters; for speed without PNGs and the last check, which draws all again."""
-    monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: path.suffix == ".pdf" and savefig(self, path, **options))
+    """What its cells print, with these parameters; for speed without layout, PNGs and the last check."""
+
+    def save_plainly(figure, path, **options):
+        if path.suffix == ".pdf":
+            figure.set_layout_engine("none")
+            savefig(figure, path, **options)
+
+    monkeypatch.setattr(Figure, "savefig", save_plainly)
     monkeypatch.setattr("cbbt.notebook.show_figure", lambda figure: None)
     namespace = {"In": []}
     with mpl.rc_context():
