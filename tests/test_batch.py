@@ -1,6 +1,7 @@
 """The batch itself: what fails is said in a line, and a kill costs the runs in flight alone."""
 
 import base64
+import json
 import os
 import re
 import signal
@@ -104,8 +105,9 @@ def test_kills_cost_the_runs_in_flight_alone(tmp_path, one_thread):
     assert 3 < len(before) < 6
     assert ended(batch(file)) == (0, [])
     assert before.items() <= records().items()  # not repeated
-    write_table(cbbt.runs_table(cbbt.run_all([config for cell in grid.cells() for config in grid.configs(cell)])), tmp_path / "calm")
-    calm, killed = (read_table(path).drop(columns=ASIDE) for path in (tmp_path / "calm", file.parent / "tables" / "runs.csv"))
+    calm = cbbt.run_all([config for cell in grid.cells() for config in grid.configs(cell)])
+    write_table(cbbt.runs_table(calm), tmp_path / "calm.csv")
+    calm, killed = (read_table(path).drop(columns=ASIDE) for path in (tmp_path / "calm.csv", file.parent / "tables" / "runs.csv"))
     pd.testing.assert_frame_equal(killed, calm)
 
 
@@ -127,7 +129,7 @@ def test_a_grid_file_stands_for_itself(tmp_path):
         ("datasets: [digits", "papr.yaml cannot be read"),
         ("digits", "papr.yaml should hold keys and values"),
         ("dataset: [digits]", "papr.yaml: unknown key 'dataset' in the grid; valid: datasets"),
-        (yaml.safe_dump(TINY | dict.fromkeys(["results", "tables", "figures"], "r") | {"datasets": ["eurosat"]}), "eurosat needs your"),
+        (json.dumps(TINY | {"results": "r", "tables": "t", "figures": "f", "datasets": ["eurosat"]}), "eurosat needs your"),
     ],
 )
 def test_a_grid_that_cannot_be_is_told_in_a_line(tmp_path, content, said, capsys):
@@ -142,7 +144,8 @@ def test_figures_that_were_deleted_are_drawn_again(tmp_path):
     """A finished batch, made up: its tables, and the list of the figures that were drawn."""
     file = write_grid(tmp_path / "done", datasets=["digits"])
     results, tables, figures = (file.parent / name for name in ("results", "tables", "figures"))
-    for path in (tables / "tasks.csv", tables / "gradient_cosine.csv", tables / "runs.csv", tables / "curves.csv", figures / "a.pdf"):
+    made = [tables / f"{name}.csv" for name in ("tasks", "gradient_cosine", "runs", "curves")]
+    for path in (*made, figures / "a.pdf"):
         path.parent.mkdir(exist_ok=True)
         path.touch()
 

@@ -48,7 +48,7 @@ def test_a_conflict_stops_everything_before_the_first_copy(records, tmp_path):
     [
         ({"config": {"dataset": "digits", "epoch": 3}}, "no valid configuration: unknown setting 'epoch'"),
         ({"run_id": "digits"}, "is called digits, but its configuration is that of"),
-        ({"scores": {"test_accuracy": math.nan}}, "test_accuracy should be a percentage, got nan"),
+        ({"scores": {"test_accuracy": math.nan}}, "record.json is no JSON .NaN is no number"),
         ({"scores": {"test_accuracy": 101}}, "should be a percentage"),
     ],
 )

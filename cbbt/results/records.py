@@ -13,8 +13,6 @@ import lazy_loader
 pd = lazy_loader.load("pandas")
 
 RECORD = "record.json"
-
-
 REQUIRED = ("run_id", "config", "scores", "history", "queries", "seconds", "versions", "commit", "device")
 
 

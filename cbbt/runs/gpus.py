@@ -20,7 +20,6 @@ import tempfile
 import time
 from pathlib import Path
 
-
 NO_GPU = ("-1", "NoDevFiles", "none", "void")  # what users, SLURM and container runtimes write for it
 
 

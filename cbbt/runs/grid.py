@@ -17,7 +17,7 @@ from typing import get_args, get_origin, get_type_hints
 
 import yaml
 
-from cbbt.checks import choose
+from cbbt.checks import choose, read_as
 from cbbt.data.load import require_data, require_known
 from cbbt.methods import METHODS
 from cbbt.notebook import check_parameters, project_root
@@ -25,7 +25,6 @@ from cbbt.runs.config import RunConfig, dataset_name
 
 AXES = ("dataset", "method", "shots", "seed")  # fields of `RunConfig` that the lists of the grid set
 FOLDERS = ("results", "tables", "figures", "data_root", "cache")
-EXPECTED = {str: "text", int: "a whole number", dict: "a mapping"}
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ class Grid:
         cells = Counter(cell.name for cell in grid.cells())
         if twice := [name for name, count in cells.items() if count > 1]:
             raise ValueError(
-                f"two cells of the grid would be called {twice[0]}: give the data sets' folders, or the variants, names that differ"
+                f"two cells of the grid would be called {twice[0]}: give the data sets' folders or the variants different names"
             )
         for cell in grid.cells():
             grid.configs(cell)
@@ -175,17 +174,11 @@ class Grid:
 
 def _checked(name: str, value, expected):
     """`value`, a list as a tuple; TypeError names what the grid expects, ValueError what stands twice."""
-    if get_origin(expected) is tuple:
-        kind = get_args(expected)[0]
-        if not isinstance(value, (list, tuple)) or not value or not all(_is(entry, kind) for entry in value):
-            raise TypeError(f"{name} must be a list with at least one entry, each {EXPECTED[kind]}, got {value!r}")
-        if twice := [entry for entry in dict.fromkeys(value) if value.count(entry) > 1]:
-            raise ValueError(f"{name} has {', '.join(map(str, twice))} twice")
-        return tuple(value)
-    if not _is(value, expected):
-        raise TypeError(f"{name} must be {EXPECTED[expected]}, got {value!r}")
-    return value
-
-
-def _is(value, kind: type) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
+    if get_origin(expected) is not tuple:
+        return read_as(name, value, expected)
+    entries = [read_as(f"each of {name}", entry, get_args(expected)[0]) for entry in read_as(name, value, list)]
+    if not entries:
+        raise ValueError(f"{name} is empty: name at least one")
+    if twice := [entry for entry, count in Counter(entries).items() if count > 1]:
+        raise ValueError(f"{name} has {', '.join(map(str, twice))} twice")
+    return tuple(entries)

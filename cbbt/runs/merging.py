@@ -15,7 +15,6 @@ from cbbt.files import whole_file
 from cbbt.results.records import RECORD, read_record_file
 from cbbt.runs.config import RunConfig
 
-REQUIRED = ("run_id", "config", "scores", "history", "queries", "seconds", "versions", "commit", "device")
 # What two records of one run must agree in; time, place and versions may differ.
 RESULT = ("scores", "history", "queries")
 
@@ -57,9 +56,6 @@ def merge_records(sources, into: str | Path) -> list[str]:
 def read_record(path: Path) -> dict:
     """The record in `path`, checked; ValueError says what is wrong with it."""
     record = read_record_file(path)
-    missing = [key for key in REQUIRED if not isinstance(record, dict) or key not in record]
-    if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}")
     try:
         config = RunConfig.from_dict(record["config"])
     except (ValueError, TypeError) as error:
