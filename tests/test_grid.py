@@ -95,9 +95,10 @@ def test_cells_of_one_name_are_refused(tmp_path):
     for place in ("a", "b"):
         (tmp_path / place / "my birds").mkdir(parents=True)
     both = [str(tmp_path / place / "my birds") for place in ("a", "b")]
-    assert Grid.from_dict(GOOD | {"datasets": both[:1]}).cells()[0].name == "my-birds.4shot.default"
+    good = GOOD | {"per_dataset": {}}
+    assert Grid.from_dict(good | {"datasets": both[:1]}).cells()[0].name == "my-birds.4shot.default"
     with pytest.raises(ValueError, match="two cells of the grid would be called my-birds.4shot.default"):
-        Grid.from_dict(GOOD | {"datasets": both})
+        Grid.from_dict(good | {"datasets": both})
 
 
 @pytest.mark.parametrize(

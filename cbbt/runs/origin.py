@@ -52,7 +52,7 @@ def require_same_origin(then: dict, now: dict, folder: Path) -> None:
             )
     if then.get("method", now["method"]) != now["method"]:
         warnings.warn(
-            f"{folder} holds a run made before its method's code was edited: it stays as it is; remove that folder to run it again",
+            f"{folder} holds a run made before its method's code was edited: it stays; remove that folder to run it again",
             stacklevel=3,
         )
 
