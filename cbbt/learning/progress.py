@@ -37,11 +37,17 @@ class Progress:
     def close_epoch(self, classifier, parameters: dict[str, torch.Tensor], support, columns: dict) -> None:
         """Write the epoch's row; remember `parameters` if they are the best on validation.
 
-        Raises FloatingPointError, which names the step, if one of `columns` is not a finite number.
+        Raises FloatingPointError, which names the step, if one of `columns` or a logit is not a finite number.
         """
+        try:
+            self._close_epoch(classifier, parameters, support, columns)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error} at step {self.step}") from error
+
+    def _close_epoch(self, classifier, parameters, support, columns) -> None:
         for name, value in columns.items():
             if not math.isfinite(value):
-                raise FloatingPointError(f"{name} is {value} at step {self.step}")
+                raise FloatingPointError(f"{name} is {value}")
         row = {"epoch": len(self.history) + 1, "step": self.step} | columns | self.ledger.counts
         if len(support.val_labels):
             row["val_accuracy"] = classifier.accuracy_on(support.val, self.session.judge)
