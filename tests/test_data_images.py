@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision import transforms
 
 from cbbt.data.augment import AUGMENTATIONS, Augmentation, _crop
-from cbbt.data.task import Item
+from cbbt.data.task import DataError, Item
 
 CONFIG = {"size": 20, "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4), "interpolation": "bicubic"}
 PIXELS = np.random.default_rng(0).integers(0, 255, (24, 36, 3), np.uint8)
@@ -46,6 +46,87 @@ def test_images_of_any_kind_are_read_as_coop_reads_them(tmp_path, name, generato
     for kind in AUGMENTATIONS:
         view = Augmentation(CONFIG, kind, True)(image, generator)
         assert view.shape == (3, 20, 20) and torch.isfinite(view).all()
+
+
+RAMP = np.linspace(0, 1, 256).reshape(16, 16)
+EIGHT = np.arange(256, dtype=np.uint8).reshape(16, 16)  # the ramp in 8 bits
+
+
+DEEP = {
+    "16.png": lambda path: Image.fromarray((RAMP * 65535).round().astype(np.uint16)).save(path),
+    "16.tif": lambda path: Image.fromarray((RAMP * 65535).round().astype(np.uint16)).save(path),
+    "16big.tif": lambda path: Image.frombytes("I;16B", (16, 16), (RAMP * 65535).round().astype(">u2").tobytes()).save(path),
+    "16.pgm": lambda path: path.write_bytes(b"P5 16 16 65535\n" + (RAMP * 65535).round().astype(">u2").tobytes()),
+    "32.tif": lambda path: Image.fromarray((RAMP * 65535).round().astype(np.int32)).save(path),
+    "float.tif": lambda path: Image.fromarray(RAMP.astype(np.float32)).save(path),
+    "grey.png": lambda path: Image.fromarray(EIGHT).save(path),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_deep_images_of_ones_own_keep_their_shades(tmp_path, name):
+    DEEP[name](tmp_path / name)
+    image = Item(0, "a", path=tmp_path / name, own=True).image()
+    assert image.mode == "RGB" and np.array_equal(np.asarray(image), np.stack([EIGHT] * 3, -1))
+
+
+@pytest.mark.parametrize(
+    "values, ending, message",
+    [
+        (RAMP.astype(np.float32) * 255, "tif", "values run from 0 to 255, .* unknown: expected 0 to 1, with .* above 0.0625"),
+        (RAMP.astype(np.float32) - 0.5, "tif", "values run from -0.5 to 0.5"),
+        (np.full((4, 4), np.nan, np.float32), "tif", "values run from nan to nan"),
+        ((RAMP * 4095).astype(np.uint16), "png", "values run from 0 to 4095, .* expected 0 to 65535, with .* above 4095.94"),
+        ((RAMP * 255).astype(np.int32), "tif", "values run from 0 to 255"),
+        ((RAMP * 2**30).astype(np.int32), "tif", "convert the image to 8 bits"),
+    ],
+)
+def test_an_unknown_range_is_refused_by_name(tmp_path, values, ending, message):
+    path = tmp_path / f"a.{ending}"
+    Image.fromarray(values).save(path)
+    with pytest.raises(DataError, match=f"cannot read image .*a.{ending}: its .*{message}"):
+        Item(0, "a", path=path, own=True).image()
+    assert Item(0, "a", path=path).image().size == values.shape  # a benchmark's is read as CoOp does
+
+
+def test_black_stays_black(tmp_path):
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "a.png")
+    assert Item(0, "a", path=tmp_path / "a.png", own=True).image().getextrema() == ((0, 0),) * 3
+
+
+@pytest.mark.parametrize("mode, ending", [("RGBA", "png"), ("RGBA", "webp"), ("LA", "png"), ("PA", "gif")])
+def test_clear_parts_of_ones_own_images_lie_on_white(tmp_path, mode, ending):
+    shown = []
+    for number, hidden in enumerate([(200, 30, 90, 0), (0, 0, 0, 0)]):
+        path = tmp_path / f"{number}.{ending}"
+        options = {"lossless": True, "exact": True} if ending == "webp" else {}
+        pixels = np.stack([EIGHT, 0 * EIGHT, 0 * EIGHT, 0 * EIGHT + 255], -1).astype(np.uint8)
+        pixels[:, :8] = hidden
+        Image.fromarray(pixels).convert("RGBA" if mode == "PA" else mode).save(path, **options)
+        shown.append(np.asarray(Item(0, "a", path=path, own=True).image()))
+    assert (shown[0][:, :8] == 255).all() and np.array_equal(*shown) and (shown[0][:, 8:, 1:] < 255).all()
+
+
+@pytest.mark.parametrize("mode, transparency", [("P", 3), ("L", 0), ("RGB", (0, 0, 0)), ("1", 0)])
+def test_a_clear_colour_lies_on_white(tmp_path, mode, transparency):
+    picture = Image.fromarray(np.stack([0 * EIGHT] * 3, -1)).convert(mode)
+    if mode == "P":
+        picture = Image.fromarray(EIGHT * 0 + 3).convert("P")
+    picture.save(tmp_path / "a.png", transparency=transparency)
+    assert Item(0, "a", path=tmp_path / "a.png", own=True).image().getextrema() == ((255, 255),) * 3
+
+
+@pytest.mark.parametrize("name", ["plain.png", "grey.png", "cmyk.jpg", "turned.jpg", "dot.png", "moving.gif"])
+def test_plain_images_of_ones_own_are_read_as_coop_reads_them(tmp_path, name):
+    SAVED[name](Image.fromarray(PIXELS), tmp_path / name)
+    own, coops = (Item(0, "a", path=tmp_path / name, own=own).image() for own in (True, False))
+    assert own.tobytes() == coops.tobytes()
+
+
+def test_an_empty_file_is_said(tmp_path):
+    (tmp_path / "a.png").touch()
+    with pytest.raises(DataError, match="cannot read image .*a.png: the file is empty"):
+        Item(0, "a", path=tmp_path / "a.png").image()
 
 
 def views(image, generator, kind="cbbt", mirror=False, count=200):

@@ -15,6 +15,7 @@ goes on with the first file that is missing.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -26,11 +27,10 @@ import safetensors
 import torch
 from safetensors.torch import save_file
 
-from cbbt.data.task import DataError, split_digest
+from cbbt.data.task import DataError, located, mark, split_digest
 
 SHARD = 1024  # images per file, a multiple of the batch; what a kill can cost
-END = 4096  # bytes of an image file that are looked at, from either end
-LAYOUT = 2  # raised when files or augmentations change, so that older files are not found
+LAYOUT = 3  # raised when files, augmentations or the reading of images change, so that older files are not found
 
 
 def fingerprint(box, items, *, views: int, augmentation: str, mirror: bool, seed: int) -> dict:
@@ -57,7 +57,7 @@ class FeatureCache:
     `folder` is the user's folder of caches, made when the first shard is written;
     `drawing` are views, augmentation, mirror and seed.
 
-    Each shard also says what its image files were like (`_mark`): a resized copy of a
+    Each shard also says what its image files were like (`task.mark`): a resized copy of a
     data set, or another one with the same file names, is told apart without reading
     every image whole, and replacing one image costs its shards alone. Raises
     `DataError` for an image file that is missing.
@@ -66,8 +66,8 @@ class FeatureCache:
     def __init__(self, folder: str | Path, box, items, **drawing):
         self.description = fingerprint(box, items, **drawing)
         self.digest = _digest(self.description)
-        self.folder = Path(folder).expanduser() / f"{box.name}-{self.digest}".replace("/", "-")
-        self.marks = [_mark(item) for item in items]
+        self.folder = located(folder, "cache") / f"{box.name}-{self.digest}".replace("/", "-")
+        self.marks = [mark(item) for item in items]
         self.count, self.width = drawing["views"] * len(items), box.embed_dim
 
     def spans(self) -> list[range]:
@@ -76,27 +76,32 @@ class FeatureCache:
 
     def read(self, span: range) -> torch.Tensor | None:
         """Features (len(span), E) of one shard, or None where there are none to trust."""
-        path = self._path(span)
-        if not path.exists():
-            return None
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
+            with safetensors.safe_open(self._path(span), framework="pt") as file:
                 metadata, features = file.metadata(), file.get_tensor("features")
         except (OSError, safetensors.SafetensorError):
-            return None  # cut off or damaged: encoded anew
+            return None  # missing, cut off or damaged: encoded anew
         if features.shape != (len(span), self.width) or features.dtype != torch.float32:
             return None
         return features if metadata == self._metadata(span, features) else None
 
     def write(self, span: range, features: torch.Tensor) -> None:
-        """Keep the features (len(span), E) of one shard; the file appears whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Keep the features (len(span), E) of one shard; the file appears whole or not at all.
+
+        Raises `DataError` where the folder cannot be written or the disk is full.
+        """
         path = self._path(span)
         # Runs side by side, also on several machines, may encode the same shard: each writes a file of its own.
         partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
         features = features.cpu().contiguous()
-        save_file({"features": features}, partial, self._metadata(span, features))
-        os.replace(partial, path)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_file({"features": features}, partial, self._metadata(span, features))
+            os.replace(partial, path)
+        except (OSError, safetensors.SafetensorError) as error:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise DataError(f"cannot keep features in {self.folder}: {error}; choose another folder for the cache") from error
 
     def _metadata(self, span: range, features: torch.Tensor) -> dict[str, str]:
         """What a shard says of itself: texts, as safetensors wants."""
@@ -116,22 +121,9 @@ def require_apart(folder: str | Path, items) -> None:
     parents = {os.path.dirname(os.path.abspath(item.path)) for item in items if item.path is not None}
     if not parents:
         return
-    images, cache = os.path.realpath(os.path.commonpath(parents)), os.path.realpath(Path(folder).expanduser())
+    images, cache = os.path.realpath(os.path.commonpath(parents)), os.path.realpath(located(folder, "cache"))
     if os.path.commonpath([images, cache]) == images:
         raise DataError(f"the cache {folder} lies among the images in {images}; choose a folder outside the data")
-
-
-def _mark(item) -> list[int] | None:
-    """Size of the image file and a checksum of its two ends, or None for an item that holds its pixels."""
-    if item.path is None:
-        return None
-    try:
-        with open(item.path, "rb") as file:
-            size, head = os.fstat(file.fileno()).st_size, file.read(END)
-            file.seek(max(0, size - END))
-            return [size, zlib.crc32(file.read(END), zlib.crc32(head))]
-    except OSError as error:
-        raise DataError(f"cannot read image {item.path}: {error}") from error
 
 
 def _digest(content) -> str:
