@@ -3,15 +3,17 @@
 import csv
 import dataclasses
 import io
+import shutil
 
 import pytest
 
 from cbbt.data.cards import CARDS
+from cbbt.data.check import check_data
 from cbbt.data.embedded import EMBEDDED as EMBEDDED_TASKS
 from cbbt.data.load import EMBEDDED, load_task
-from cbbt.data.task import DataError, split_digest
+from cbbt.data.task import DataError, files_digest, split_digest
 
-from .data_layouts import CLASSES, coop_root, split_entries, write, write_benchmark, write_split
+from .data_layouts import CLASSES, PICTURE, coop_root, jpeg, split_entries, write, write_benchmark, write_split
 
 WITH_SPLIT_FILE = [name for name in CARDS if name not in ("imagenet", "fgvc_aircraft")]
 
@@ -226,7 +228,9 @@ def test_published_splits_have_the_sizes_of_the_card(tmp_path, name, folder):
 
 def test_names_and_counts_are_checked(tmp_path):
     assert EMBEDDED == EMBEDDED_TASKS
-    with pytest.raises(DataError, match="called 'OxfordPet'. Did you mean oxford_pets.* Choose from digits, .*ucf101"):
+    with pytest.raises(
+        DataError, match="called 'OxfordPet' .*is no folder.. Did you mean oxford_pets.* Choose from .*ucf101"
+    ):
         load_task("OxfordPet")
     with pytest.raises(DataError, match="no task and no folder is called ''"):
         load_task("")  # not the working directory
@@ -256,15 +260,17 @@ def test_template_and_class_names_can_be_replaced(tmp_path):
     assert [item.key for item in renamed.train] == [item.key for item in task.train]
     for names, message in [
         (["a", "b"], "class_names should be 3 names in label order"),
-        ("abc", "class_names should be 3 names in label order"),
+        ("abc", "class_names: there is no file /.*/abc"),
         (["a", "b", ""], "texts that are not empty, got ''"),
-        (["a", "b", "a"], "gives the name 'a' to two classes"),
+        (["a", "b", "a"], "the classes 'a' and 'a' have one prompt"),
         ({"lake": "water"}, "renames 'lake', which is no class; choose from bird_of_paradise"),
     ]:
         with pytest.raises(DataError, match=message):
             load_task("eurosat", root=tmp_path, class_names=names)
     with pytest.raises(DataError, match="template should hold one {} for the class name, got 'a photo'"):
         load_task("eurosat", root=tmp_path, template="a photo")
+    with pytest.raises(DataError, match="template should hold one {} for the class name, got 3"):
+        load_task("eurosat", root=tmp_path, template=3)
 
 
 def test_the_digest_names_images_and_labels_but_not_their_place(tmp_path):
@@ -281,3 +287,75 @@ def test_the_digest_names_images_and_labels_but_not_their_place(tmp_path):
     pixels = drawn.train[0].pixels.copy()
     pixels[0, 0, 0] += 1
     assert split_digest((dataclasses.replace(drawn.train[0], pixels=pixels),)) != split_digest(drawn.train[:1])
+
+
+def test_the_digest_of_the_files_names_what_they_are(tmp_path):
+    write_benchmark(tmp_path / "one", "dtd")
+    shutil.copytree(tmp_path / "one", tmp_path / "two", copy_function=shutil.copy)  # times are not kept
+    one, two = (load_task("dtd", root=tmp_path / place) for place in ("one", "two"))
+    whole = files_digest(one, content=True)
+    assert len(whole) == 16 and files_digest(one) == files_digest(two) != whole == files_digest(two, content=True)
+    relabelled = dataclasses.replace(two, test=(dataclasses.replace(two.test[0], label=2), *two.test[1:]))
+    fewer = dataclasses.replace(two, test=two.test[1:])
+    write(two.test[0].path, jpeg(1))
+    digests = {files_digest(task, content) for task in (one, two, relabelled, fewer) for content in (False, True)}
+    assert len(digests) == 8 and split_digest(one) == split_digest(two)
+    inside = PICTURE * 20  # longer than the two ends
+    for number in (0, 1):
+        write(two.test[0].path, inside[:5000] + bytes([number]) + inside[5001:])
+        digests |= {files_digest(two), files_digest(two, content=True)}
+    assert len(digests) == 11  # only the content tells these two apart
+    drawn = load_task("digits", 1)
+    assert files_digest(drawn) == files_digest(load_task("digits", 1)) != files_digest(load_task("digits", 2))
+    two.test[0].path.unlink()
+    with pytest.raises(DataError, match="cannot read image .*test_0.jpg"):
+        files_digest(two)
+
+
+@pytest.mark.parametrize(
+    "name, folder, other",
+    [
+        ("eurosat", "eurosat/2750", "eurosat/EuroSAT_RGB"),
+        ("caltech101", "caltech-101", "Caltech101"),
+        ("oxford_pets", "oxford_pets", "oxford-iiit-pet"),
+        ("oxford_flowers", "oxford_flowers/jpg", "oxford_flowers/images"),
+        ("fgvc_aircraft", "fgvc_aircraft", "fgvc-aircraft-2013b"),
+        ("food101", "food-101", "food101"),
+    ],
+)
+def test_a_folder_of_another_name_is_said(tmp_path, name, folder, other):
+    write_benchmark(tmp_path, name)
+    (tmp_path / folder).rename(tmp_path / other)
+    (tmp_path / "zebras").mkdir()
+    word = other.split("/")[-1]
+    with pytest.raises(DataError, match=f"{name}.*there: {word}[,;].* rename it if one of these is meant"):
+        load_task(name, root=tmp_path)
+    row = check_data(tmp_path, name, progress=False).iloc[0]
+    assert word in row.note + row.todo and "zebras" not in row.note
+
+
+def test_the_path_that_was_looked_at_is_whole(tmp_path, monkeypatch):
+    (tmp_path / "DATA").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for root, looked in (("DATA", "DATA"), ("./no/../DATA", "no/../DATA"), ("~/DATA", "DATA")):
+        with pytest.raises(DataError, match=f"eurosat is not below {tmp_path}/{looked}"):
+            load_task("eurosat", root=root)
+        assert "absent" in set(check_data(root, progress=False).state)
+    write_benchmark(tmp_path / "DATA", "dtd")
+    assert load_task("dtd", 1, root="~/DATA") == load_task("dtd", 1, root=tmp_path / "DATA")
+    with pytest.raises(DataError, match="root should be a path, got 3"):
+        load_task("dtd", root=3)
+    with pytest.raises(DataError, match="root should be a path, got None"):
+        check_data(None)
+
+
+def test_lists_that_cannot_be_read(tmp_path, monkeypatch):
+    write_benchmark(tmp_path, "dtd")
+
+    def refused(self, **_):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr("pathlib.Path.read_text", refused)
+    with pytest.raises(DataError, match="cannot read the list .*split_zhou_Desc.*Permission denied"):
+        load_task("dtd", root=tmp_path)

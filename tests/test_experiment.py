@@ -33,7 +33,8 @@ def lasting(record: dict) -> dict:
         ({"shots": 0}, ValueError, "'cbbt' needs shots ≥ 1"),
         ({"shots": 2.5}, TypeError, "shots must be int, got 2.5"),
         ({"split": "zhou"}, ValueError, "coop, torchvision"),
-        ({"class_names": "cat"}, TypeError, "class_names must be"),
+        ({"class_names": "cat"}, ValueError, "class_names: there is no file /.*/cat"),
+        ({"class_names": 3}, ValueError, "class_names should be names in label order, a mapping"),
         ({"q": True}, TypeError, "q must be int"),
         ({"epsilon": -1.0}, ValueError, "epsilon must be positive or None"),
         ({"adapter_ratio": 1.5}, ValueError, r"\[0, 1\], got 1.5"),
@@ -85,6 +86,18 @@ def test_settings_reach_the_methods_they_are_for():
     settings = {"q": 8, "zip": {"rank": 4}}
     cbbt_run, zip_run = method_configs(["cbbt", "zip"], [1], settings, {"dataset": "digits", "shots": 2})
     assert (cbbt_run.q, zip_run.q, zip_run.settings.rank, cbbt_run.shots) == (8, 8, 4, 2)
+
+
+def test_class_names_are_kept_whatever_form_they_come_in(tmp_path):
+    file = tmp_path / "names.yaml"
+    file.write_text("2: tulip\n1: rose\n")
+    forms = [{1: "rose", 2: "tulip"}, {"2": "tulip", "1": "rose"}, file, str(file)]
+    configs = [cbbt.RunConfig("digits", class_names=names) for names in forms]
+    assert len({config.run_id for config in configs}) == 1 and configs[2].class_names == {"1": "rose", "2": "tulip"}
+    assert all(config == configs[0] for config in configs)
+    assert cbbt.RunConfig.from_dict(json.loads(json.dumps(dataclasses.asdict(configs[0])))) == configs[0]
+    file.write_text("1: rose\n2: lily\n")
+    assert cbbt.RunConfig("digits", class_names=file).run_id != configs[0].run_id
 
 
 def test_an_unknown_dataset_is_refused_with_the_choices():

@@ -9,14 +9,16 @@ shape (M, D), or *class-specific*, shape (C, M, D).
 
 from __future__ import annotations
 
+import unicodedata
+
 import torch
 
 POSITIONS = ("end", "middle", "front")
 
 
 def readable(class_name: str) -> str:
-    """A class name as it stands in a prompt: underscores become spaces."""
-    return class_name.replace("_", " ").strip()
+    """A class name as it stands in a prompt: in Unicode's form NFC, with spaces for underscores."""
+    return unicodedata.normalize("NFC", class_name).replace("_", " ").strip()
 
 
 def fill_template(template: str, class_names) -> list[str]:

@@ -8,13 +8,16 @@ absent.) See `cards` for the table and github.com/KaiyangZhou/CoOp for the origi
 
 from __future__ import annotations
 
+import difflib
 import json
+import os
 import posixpath
 import re
 from pathlib import Path
 
 from .cards import SPLIT_SOURCES, Card
-from .folders import image_names, visible_folders
+from .folders import listing
+from .names import nfc
 from .task import DataError, Item, Task
 
 SPLITS = ("train", "val", "test")
@@ -39,21 +42,38 @@ def read_benchmark(card: Card, root) -> Task:
 def require_lists(card: Card, root) -> None:
     """Raises `DataError` unless the lists and the images' folder of `card` are there."""
     folder = Path(root) / card.folder
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise DataError(
-            f"{card.name} is not below {root}: expected the folder {card.layout()}. Images: {card.by_hand}. "
-            f"Lists: {SPLIT_SOURCES}. cbbt.data.check_data({str(root)!r}) says what each benchmark lacks."
+            f"{card.name} is not below {root}{instead(root, card)}: expected the folder {card.layout()}. Images: {card.by_hand}. "
+            f"Lists: {SPLIT_SOURCES}. cbbt.check_data({str(root)!r}) says what each benchmark lacks."
         )
     for name in card.lists:
-        if not (folder / name).is_file():
+        if not os.path.isfile(folder / name):
             raise DataError(
                 f"{card.name}: the list {folder / name} is missing. It says which images CoOp trains and tests on; "
                 f"no other split is put in its place. Get it from {SPLIT_SOURCES}. For most benchmarks "
-                "cbbt.data.download_data(name, root) fetches images with torchvision's split, which is not CoOp's; "
+                "cbbt.download_data(name, root) fetches images with torchvision's split, which is not CoOp's; "
                 "load_task(..., split='torchvision') asks for that one by name."
             )
-    if not card.image_root(root).is_dir():
-        raise DataError(f"{card.name}: the images' folder {card.image_root(root)} is missing. Images: {card.by_hand}.")
+    if not os.path.isdir(card.image_root(root)):
+        found = instead(folder, card)
+        raise DataError(f"{card.name}: the images' folder {card.image_root(root)} is missing{found}. Images: {card.by_hand}.")
+
+
+def instead(folder, card: Card, cutoff: float = 0.0) -> str:
+    """For an error text: folders that lie in `folder`, those named most like the benchmark first; empty if there are none."""
+
+    def likeness(name: str) -> float:
+        plain = re.sub(r"\W|_", "", name.lower())
+        return max(difflib.SequenceMatcher(None, plain, re.sub(r"\W|_", "", known)).ratio() for known in (card.name, card.folder))
+
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+    except OSError as error:
+        return f" ({error.strerror})"
+    likely = sorted((name for name in names if likeness(name) >= cutoff), key=likeness, reverse=True)
+    return f" (there: {', '.join(likely[:5])}; rename it if one of these is meant)" if likely else ""
 
 
 def read_split_file(card: Card, root) -> Task:
@@ -64,8 +84,9 @@ def read_split_file(card: Card, root) -> Task:
     outside the images' folder, and images that are listed twice.
     """
     file = Path(root) / card.folder / card.lists[0]
+    text = _text(file)
     try:
-        content = json.loads(_text(file))
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is not JSON: {error}. Get it again from {SPLIT_SOURCES}.") from error
     if not isinstance(content, dict) or set(content) != set(SPLITS):
@@ -83,8 +104,8 @@ def read_split_file(card: Card, root) -> Task:
             path, label, class_name = _checked_entry(entry, where)
             if names.setdefault(label, class_name) != class_name:
                 raise DataError(f"{where}: label {label} is {class_name!r} here and {names[label]!r} earlier")
-            _claim(home, path, split, where)
-            items.append(Item(label, class_name, path=images / path, key=path))
+            _claim(home, nfc(path), split, where)
+            items.append(Item(label, class_name, path=images / path, key=nfc(path)))
         splits[split] = tuple(items)
     if sorted(names) != list(range(len(names))) or not names:
         raise DataError(f"{file}: labels should run from 0 to {len(names) - 1} without gaps, got {sorted(names)}")
@@ -119,7 +140,7 @@ def _checked_entry(entry, where: str) -> tuple[str, int, str]:
         raise DataError(f"{where}: a path or name that no file system holds, got {entry!r}")
     if label < 0 or not class_name.strip():
         raise DataError(f"{where}: expected a label from 0 and a class name that is not empty, got {entry!r}")
-    return plain, label, class_name
+    return plain, label, nfc(class_name)
 
 
 def _read_fgvc(card: Card, root: Path) -> Task:
@@ -153,8 +174,8 @@ def _read_imagenet(card: Card, root: Path) -> Task:
     """
     file, images = root / card.folder / "classnames.txt", card.image_root(root)
     names = dict(line.split(" ", 1) for line in _lines(file) if " " in line)
-    folders = {split: visible_folders(images / split) for split in ("train", "val")}
-    if folders["train"] != folders["val"] or not folders["train"]:
+    folders = {split: listing(images / split).folders for split in ("train", "val")}
+    if list(folders["train"]) != list(folders["val"]) or not folders["train"]:
         raise DataError(
             f"{images}: train and val should hold the same class folders (n01440764, …), got "
             f"{len(folders['train'])} and {len(folders['val'])}; images of val must first be sorted into such folders"
@@ -164,13 +185,14 @@ def _read_imagenet(card: Card, root: Path) -> Task:
         raise DataError(f"{file} does not name {len(unnamed)} class folders, first {unnamed[0]}; expected lines 'wnid name'")
 
     def items(split: str) -> tuple[Item, ...]:
-        empty = [folder for folder in folders[split] if not image_names(images / split / folder)]
+        found = {folder: listing(path).images for folder, path in folders[split].items()}
+        empty = [folder for folder in found if not found[folder]]
         if empty:
             raise DataError(f"{images / split}: {len(empty)} class folders hold no image, first {empty[0]}")
         return tuple(
-            Item(label, names[folder], path=images / split / folder / name, key=f"{split}/{folder}/{name}")
-            for label, folder in enumerate(folders[split])
-            for name in image_names(images / split / folder)
+            Item(label, names[folder], path=path, key=f"{split}/{folder}/{name}")
+            for label, folder in enumerate(found)
+            for name, path in found[folder].items()
         )
 
     class_names = tuple(names[folder] for folder in folders["train"])
@@ -178,12 +200,13 @@ def _read_imagenet(card: Card, root: Path) -> Task:
 
 
 def _lines(file: Path) -> list[str]:
-    try:
-        text = _text(file)
-    except ValueError as error:
-        raise DataError(f"{file} is not text in UTF-8: {error}. Get it again from {SPLIT_SOURCES}.") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in _text(file).splitlines() if line.strip()]
 
 
 def _text(file: Path) -> str:
-    return file.read_text(encoding="utf-8-sig")  # some editors put a mark in front
+    try:
+        return file.read_text(encoding="utf-8-sig")  # some editors put a mark in front
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not text in UTF-8: {error}. Get it again from {SPLIT_SOURCES}.") from error
+    except OSError as error:
+        raise DataError(f"cannot read the list {file}: {error}") from error

@@ -10,10 +10,9 @@ below today's root and must be of the same split and label. Nothing is written.
 from __future__ import annotations
 
 import pickle
-from pathlib import Path
 
 from .cards import Card
-from .task import DataError, Item, Task
+from .task import DataError, Item, Task, located
 
 DATUM_MODULES = ("dassl.data.datasets.base_dataset", "my_dassl.data.datasets.base_dataset")  # CoOp, BlackVIP
 
@@ -37,7 +36,7 @@ def read_cached_shots(card: Card, root, task: Task, shots: int, seed: int) -> tu
     Raises `DataError` when there is no such cache, when it holds anything but
     lists of Datum, or an image that is not in the split with that label.
     """
-    file = Path(root).expanduser() / card.folder / "split_fewshot" / f"shot_{shots}-seed_{seed}.pkl"
+    file = located(root, "root") / card.folder / "split_fewshot" / f"shot_{shots}-seed_{seed}.pkl"
     if not file.is_file():
         raise DataError(f"{card.name}: no cached shots at {file}; leave out cached_shots to draw them by CoOp's rule")
     try:

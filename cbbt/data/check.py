@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .benchmarks import read_benchmark
+from .benchmarks import instead, read_benchmark
 from .cards import CARDS, SPLIT_SOURCES, Card
-from .task import DataError, Task
+from .task import DataError, Task, located
 
 NAMED = 5  # files a report names; the rest is counted
 
@@ -45,7 +45,7 @@ def check_data(root, names=None, *, verify_images: bool = False, progress: bool 
     counted. Below a `root` that is no folder all are absent, and the note says so.
     Raises `DataError` for an unknown name.
     """
-    root = Path(root).expanduser()
+    root = located(root, "root")
     names = (names,) if isinstance(names, str) else tuple(CARDS if names is None else names)
     unknown = [name for name in names if name not in CARDS]
     if unknown:
@@ -57,7 +57,9 @@ def check_data(root, names=None, *, verify_images: bool = False, progress: bool 
 def _report(card: Card, root: Path, verify_images: bool, progress: bool) -> DataReport:
     if not (root / card.folder).is_dir():
         todo = f"make {card.layout()}. Images: {card.by_hand}. Lists: {SPLIT_SOURCES}."
-        note = "" if root.is_dir() else f"the data folder {root} {'is a file' if root.exists() else 'does not exist'}"
+        note = instead(root, card, cutoff=0.6).strip(" ()")
+        if not os.path.isdir(root):
+            note = f"the data folder {root} {'is a file' if os.path.exists(root) else 'does not exist'}"
         return DataReport(card.name, "absent", expected=card.train + card.val + card.test, note=note, todo=todo)
     try:
         task = read_benchmark(card, root)

@@ -2,36 +2,68 @@
 
 Either the class folders lie below `train`, `test` and perhaps `val`, which are then
 used as they are, or directly below the folder; then each class is split once and
-for all by `SPLIT_RULE`. Hidden files and files that are no images are ignored.
+for all by `SPLIT_RULE`. Hidden entries, folders of the system and files that are no
+images are skipped; what is skipped is said once, in a warning.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import re
+import warnings
+from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
-from .task import DataError, Item, Task
+from .images import image_endings
+from .names import class_order, nfc
+from .task import DataError, Item, Task, located
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SPLITS = ("train", "val", "test")
 SPLIT_RULE = "cbbt 50/20/30 v1"  # names the rule below and seeds it; a new rule needs a new name
 TEMPLATE = "a photo of a {}."
+# What macOS, Windows and network storage leave beside a user's files: folders to skip, and files not even to name.
+SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+SYSTEM_FILES = re.compile(r"\._.*|\.DS_Store|(?i:(eh)?thumbs\.db|desktop\.ini)")
+UNDECODED = re.compile("[\ud800-\udfff]")  # bytes of a name that are not in the file system's encoding
 
 
-def visible_folders(folder: Path) -> list[str]:
-    """Names of the folders in `folder`, sorted, hidden ones left out; none if it is absent."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+class Listing(NamedTuple):
+    """What counts in a folder: name in NFC → path under the name on disk, sorted; and the names of what does not."""
+
+    folders: dict[str, Path]
+    images: dict[str, Path]
+    skipped: tuple[str, ...]
 
 
-def image_names(folder: Path) -> list[str]:
-    """Names of the image files in `folder`, sorted, hidden ones left out."""
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if not entry.name.startswith(".") and not entry.is_dir()]
-    return sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES))
+def listing(folder: Path) -> Listing:
+    """The visible folders and images in `folder`.
+
+    Raises `DataError` for a folder that cannot be read, a name in another encoding,
+    and two names that differ in their Unicode form alone.
+    """
+    kinds: dict[bool, dict[str, Path]] = {True: {}, False: {}}
+    endings, skipped = image_endings(), []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name, is_folder = nfc(entry.name), entry.is_dir()
+                counts = name not in SYSTEM_FOLDERS if is_folder else name.lower().endswith(endings)
+                if SYSTEM_FILES.fullmatch(name):
+                    continue
+                if name.startswith(".") or not counts:
+                    skipped.append(entry.name)
+                elif UNDECODED.search(name):
+                    raise DataError(f"{folder} holds a name that cannot be read as text, {name!r}: rename it")
+                elif name in kinds[is_folder]:
+                    both = f"{kinds[is_folder][name].name!a} and {entry.name!a}"
+                    raise DataError(f"{folder} holds {name!r} twice, in two Unicode forms: {both}; rename one")
+                else:
+                    kinds[is_folder][name] = Path(folder, entry.name)
+    except OSError as error:
+        raise DataError(f"cannot read the folder {folder}: {error}") from error
+    return Listing(dict(sorted(kinds[True].items())), dict(sorted(kinds[False].items())), tuple(sorted(skipped)))
 
 
 def fixed_split(names, class_folder: str) -> dict[str, list[str]]:
@@ -50,77 +82,99 @@ def fixed_split(names, class_folder: str) -> dict[str, list[str]]:
 
 
 def read_folder(folder) -> Task:
-    """The task of a folder of class folders: classes in sorted order, full splits.
+    """The task of a folder of class folders, full splits; classes in the order of `names.class_order`.
 
-    Raises `DataError` for a folder without class folders, images beside class
-    folders, train/val/test mixed with class folders, classes without images or
-    with too few to split, splits whose classes differ, and a single class.
+    Raises `DataError` for a folder that cannot be read or has no class folders, images beside
+    class folders, train/val/test mixed with class folders, classes without images or with too
+    few to split, files of no size, splits whose classes differ, and a single class.
     """
-    folder = Path(folder).expanduser()
-    subfolders = visible_folders(folder)
-    if not subfolders:
+    folder, skipped = located(folder), []
+    found = _without_images(folder, skipped)
+    if not found.folders:
         raise DataError(f"{folder} holds no class folders: expected one folder of images per class")
-    _refuse_stray_images(folder)
-    given = set(subfolders) & set(SPLITS)
-    task = (_read_given_splits if given else _read_class_folders)(folder, subfolders)
-    if len(task.class_names) < 2:
-        raise DataError(f"{folder} holds one class, {task.class_names[0]}: expected two or more to tell apart")
-    return task
+    given = set(found.folders) & set(SPLITS)
+    classes, splits = (_given_splits if given else _class_folders)(folder, found.folders, skipped)
+    if len(classes) < 2:
+        raise DataError(f"{folder} holds one class, {classes[0]}: expected two or more to tell apart")
+    if skipped:
+        kinds = Counter(_kind(path) for path in skipped).most_common(10)
+        warnings.warn(
+            f"{folder}: skipped {len(skipped)} entries that are hidden or no images, "
+            f"{', '.join(f'{count} {kind}' for kind, count in kinds)}; first {skipped[0]}",
+            stacklevel=2,
+        )
+    return Task(nfc(folder.resolve().name), tuple(classes), TEMPLATE, **splits)
 
 
-def _read_given_splits(folder: Path, subfolders: list[str]) -> Task:
-    others = [name for name in subfolders if name not in SPLITS]
+def _kind(path: str) -> str:
+    name = os.path.basename(path)
+    return "hidden" if name.startswith(".") else os.path.splitext(name)[1].lower() or name
+
+
+def _given_splits(folder: Path, parts: dict[str, Path], skipped: list[str]) -> tuple[list[str], dict]:
+    others = [name for name in parts if name not in SPLITS]
     if others:
         raise DataError(
             f"{folder} mixes two layouts: train/val/test lie beside {', '.join(others[:5])}. "
             "Expected either train, test and perhaps val, or class folders only."
         )
-    if not {"train", "test"} <= set(subfolders):
-        raise DataError(f"{folder}: expected train and test (val is optional), got {', '.join(subfolders)}")
-    classes = visible_folders(folder / "train")
-    for split in subfolders:
-        _refuse_stray_images(folder / split)
-        differing = sorted(set(classes) ^ set(visible_folders(folder / split)))
+    if not {"train", "test"} <= set(parts):
+        raise DataError(f"{folder}: expected train and test (val is optional), got {', '.join(parts)}")
+    found = {split: _without_images(path, skipped).folders for split, path in parts.items()}
+    classes = class_order(found["train"])
+    for split in parts:
+        differing = sorted(set(classes) ^ set(found[split]))
         if differing:
             raise DataError(f"{folder}: train and {split} differ in the classes {', '.join(differing[:5])}")
     if not classes:
         raise DataError(f"{folder / 'train'} holds no class folders: expected one folder of images per class")
     splits = {
         split: tuple(
-            Item(label, name, path=folder / split / name / image, key=f"{split}/{name}/{image}")
+            Item(label, name, path=path, key=f"{split}/{name}/{image}", own=True)
             for label, name in enumerate(classes)
-            for image in _class_images(folder / split / name, at_least=1)
+            for image, path in _class_images(found[split][name], skipped, at_least=1).items()
         )
-        for split in subfolders
+        for split in parts
     }
-    return Task(folder.resolve().name, tuple(classes), TEMPLATE, **({"val": ()} | splits))
+    return classes, {"val": ()} | splits
 
 
-def _read_class_folders(folder: Path, classes: list[str]) -> Task:
+def _class_folders(folder: Path, found: dict[str, Path], skipped: list[str]) -> tuple[list[str], dict]:
+    classes = class_order(found)
     splits: dict[str, list[Item]] = {split: [] for split in SPLITS}
     for label, name in enumerate(classes):
-        parts = fixed_split(_class_images(folder / name, at_least=2), name)
-        for split in SPLITS:
-            splits[split] += [Item(label, name, path=folder / name / image, key=f"{name}/{image}") for image in parts[split]]
-    return Task(folder.resolve().name, tuple(classes), TEMPLATE, **{s: tuple(items) for s, items in splits.items()})
+        images = _class_images(found[name], skipped, at_least=2)
+        for split, part in fixed_split(images, name).items():
+            splits[split] += [Item(label, name, path=images[image], key=f"{name}/{image}", own=True) for image in part]
+    return classes, {split: tuple(items) for split, items in splits.items()}
 
 
-def _refuse_stray_images(folder: Path) -> None:
-    stray = image_names(folder)
-    if stray:
+def _without_images(folder: Path, skipped: list[str]) -> Listing:
+    """The listing of a folder of class folders; what it skips is added to `skipped`."""
+    found = listing(folder)
+    if found.images and found.folders:
         raise DataError(
-            f"{folder} holds {len(stray)} images outside class folders, first {stray[0]}: expected class folders only"
+            f"{folder} holds {len(found.images)} images outside class folders, first {next(iter(found.images))}: "
+            "expected class folders only"
         )
+    skipped += found.skipped
+    return found
 
 
-def _class_images(folder: Path, at_least: int) -> list[str]:
-    deeper = visible_folders(folder)
-    if deeper:
-        raise DataError(f"the class folder {folder} holds the folder {deeper[0]}: expected images only")
-    names = image_names(folder)
-    if len(names) < at_least:
+def _class_images(folder: Path, skipped: list[str], at_least: int) -> dict[str, Path]:
+    found = listing(folder)
+    skipped += [f"{folder.name}/{name}" for name in found.skipped]
+    if found.folders:
+        raise DataError(f"the class folder {folder} holds the folder {next(iter(found.folders))}: expected images only")
+    if len(found.images) < at_least:
         raise DataError(
-            f"the class folder {folder} holds {len(names)} images, expected at least {at_least}; "
-            f"endings that count: {' '.join(IMAGE_SUFFIXES)}"
+            f"the class folder {folder} holds {len(found.images)} images, expected at least {at_least}; "
+            f"endings that count: {' '.join(image_endings())}"
         )
-    return names
+    try:
+        empty = [path.name for path in found.images.values() if not path.stat().st_size]
+    except OSError as error:
+        raise DataError(f"cannot read an image of {folder}: {error}") from error
+    if empty:
+        raise DataError(f"the class folder {folder} holds {len(empty)} empty files, first {empty[0]}: replace or remove them")
+    return found.images

@@ -13,7 +13,8 @@ from .benchmarks import read_benchmark, require_lists
 from .cached_shots import read_cached_shots
 from .cards import CARDS, EMBEDDED
 from .folders import read_folder
-from .task import DataError, Item, Task, draw_shots
+from .names import new_names, require_distinct
+from .task import DataError, Item, Task, draw_shots, located
 from .torchvision_splits import read_torchvision_split
 
 READERS = {"coop": read_benchmark, "torchvision": read_torchvision_split}
@@ -39,17 +40,18 @@ def load_task(
     `shots`: None gives the full splits, 0 none but the test split (zero-shot), k
     gives k training and min(k, 4) validation images per class, the ones CoOp
     draws for that seed (`draw_shots`); a class may have fewer for validation.
-    `root`: the data folder that holds the benchmarks' folders.
+    `root`: the data folder that holds the benchmarks' folders. ~ is the home in every path.
     `split`: of a benchmark, "coop" or "torchvision" (`torchvision_splits`; figures
     on the two are not comparable).
     `cached_shots`: take the set that CoOp or BlackVIP left beside the images
     instead of drawing one (`cached_shots`).
-    `template`: a sentence with `{}`; `class_names`: new names, either a sequence
-    in label order or a dict from old names to new ones.
+    `template`: a sentence with `{}`; `class_names`: new names, in label order or as a
+    mapping from folders or old names, or a YAML or JSON file (`names.read_class_names`).
+    Folders whose names are numbers are in the order of the numbers.
 
     Raises `DataError` for an unknown name, absent or malformed data, a missing
-    image among the drawn, and a class with fewer than `shots` training images.
-    An image of the test split is checked when it is opened.
+    image among the drawn, a class with fewer than `shots` training images, and two
+    classes of one name. An image of the test split is checked when it is opened.
     """
     _require_count("shots", shots, optional=True)
     _require_count("seed", seed)
@@ -66,7 +68,7 @@ def load_task(
         train, val = draw_shots(task.train, task.val, shots, seed)
     if shots:
         _require_files(train + val)
-    return _with_words(replace(task, train=train, val=val), template, class_names)
+    return _with_words(replace(task, train=train, val=val), template, class_names, folders=name not in (*EMBEDDED, *CARDS))
 
 
 def _full_task(name, root, split: str) -> Task:
@@ -82,8 +84,11 @@ def _full_task(name, root, split: str) -> Task:
         return embedded_task(name)
     if name in CARDS:
         if root is None:
-            raise DataError(_no_root(name))
-        return READERS[split](CARDS[name], Path(root).expanduser())
+            raise DataError(
+                f"{name} needs your copy of the data: pass root (data_root in a configuration), "
+                f"the folder that holds {CARDS[name].layout()}"
+            )
+        return READERS[split](CARDS[name], located(root, "root"))
     require_known(name)
     return read_folder(name)
 
@@ -91,7 +96,7 @@ def _full_task(name, root, split: str) -> Task:
 def require_known(name: str | Path) -> None:
     """Raises `DataError`, naming the choices, unless `name` is a task, a benchmark or a folder; reads nothing."""
     # An empty name would be the working directory.
-    if name not in (*EMBEDDED, *CARDS) and not (str(name).strip() and Path(name).expanduser().is_dir()):
+    if name not in (*EMBEDDED, *CARDS) and not (str(name).strip() and os.path.isdir(located(name))):
         raise DataError(_unknown(str(name)))
 
 
@@ -123,8 +128,9 @@ def _unknown(name: str) -> str:
     plain = {choice.replace("_", ""): choice for choice in choices}
     near = difflib.get_close_matches(name.lower().replace("_", "").replace("-", ""), plain, n=3, cutoff=0.5)
     guess = f" Did you mean {' or '.join(plain[word] for word in near)}?" if near else ""
+    looked = f" ({located(name)} is no folder)" if name.strip() else ""
     return (
-        f"no task and no folder is called {name!r}.{guess} Choose from {', '.join(choices)}, "
+        f"no task and no folder is called {name!r}{looked}.{guess} Choose from {', '.join(choices)}, "
         "or give the path of a folder with one folder of images per class."
     )
 
@@ -153,34 +159,19 @@ def _require_files(items: tuple[Item, ...]) -> None:
         raise DataError(f"{len(missing)} of {len(items)} drawn images are missing, first {missing[0]}")
 
 
-def _with_words(task: Task, template: str | None, class_names) -> Task:
-    """`task` with another template or other class names, checked."""
+def _with_words(task: Task, template: str | None, class_names, folders: bool) -> Task:
+    """`task` with another template or other class names, checked; `folders`: whose classes are folders of one's own."""
     if template is not None:
-        if template.count("{}") != 1:
+        if not isinstance(template, str) or template.count("{}") != 1:
             raise DataError(f"template should hold one {{}} for the class name, got {template!r}")
         task = replace(task, template=template)
-    if class_names is None:
-        return task
-    names = _new_names(task.class_names, class_names)
-    splits = {
-        split: tuple(replace(item, class_name=names[item.label]) for item in getattr(task, split))
-        for split in ("train", "val", "test")
-    }
-    return replace(task, class_names=names, **splits)
-
-
-def _new_names(old: tuple[str, ...], new) -> tuple[str, ...]:
-    if isinstance(new, dict):
-        unknown = sorted(set(new) - set(old))
-        if unknown:
-            raise DataError(f"class_names renames {unknown[0]!r}, which is no class; choose from {', '.join(old)}")
-        new = [new.get(name, name) for name in old]
-    if isinstance(new, str) or len(new) != len(old):
-        raise DataError(f"class_names should be {len(old)} names in label order or a dict of old to new, got {new!r}")
-    for name in new:
-        if not isinstance(name, str) or not name.strip():
-            raise DataError(f"class_names should be texts that are not empty, got {name!r}")
-    twice = [name for name, count in Counter(new).items() if count > 1]
-    if twice:
-        raise DataError(f"class_names gives the name {twice[0]!r} to two classes")
-    return tuple(new)
+    if class_names is not None:
+        names = new_names(task.class_names, class_names, folders)
+        splits = {
+            split: tuple(replace(item, class_name=names[item.label]) for item in getattr(task, split))
+            for split in ("train", "val", "test")
+        }
+        task = replace(task, class_names=names, found_names=task.class_names, **splits)
+    if folders or class_names is not None:
+        require_distinct(task.class_names)
+    return task

@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .benchmarks import read_benchmark
+from .benchmarks import instead, read_benchmark
 from .cards import Card
-from .folders import SPLITS, fixed_split, image_names, visible_folders
+from .folders import SPLITS, fixed_split, listing
 from .task import DataError, Item, Task
 
 OFFICIAL = {
@@ -33,7 +33,6 @@ def read_torchvision_split(card: Card, root) -> Task:
 
     Raises `DataError` when there is no such split or its files are missing or malformed.
     """
-    root = Path(root).expanduser()
     if card.name == "fgvc_aircraft":
         return read_benchmark(card, root)  # the official lists are CoOp's and torchvision's
     if card.name not in OFFICIAL:
@@ -42,9 +41,14 @@ def read_torchvision_split(card: Card, root) -> Task:
     folder = root / card.folder
     for place in (card.image_root(root), *(folder / name for name in OFFICIAL[card.name])):
         if not place.exists():
-            raise DataError(f"{card.name}: {place} is missing; cbbt.data.download_data({card.name!r}, root) fetches it")
+            raise DataError(
+                f"{card.name}: {place} is missing{instead(place.parent, card)}; "
+                f"cbbt.download_data({card.name!r}, root) fetches it"
+            )
     try:
         parts = _READERS.get(card.name, _by_folders)(folder, card)
+    except DataError:
+        raise
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise DataError(f"{card.name}: cannot read {', '.join(OFFICIAL[card.name])} in {folder}: {error}") from error
     names = _class_order(card, parts)
@@ -65,9 +69,8 @@ def _class_order(card: Card, parts: dict) -> tuple[str, ...]:
 
 
 def _by_folders(folder: Path, card: Card) -> dict:
-    images = folder / card.images
-    classes = [name for name in visible_folders(images) if name not in NO_CLASS]
-    return _divided({name: [f"{name}/{file}" for file in image_names(images / name)] for name in classes})
+    classes = {name: path for name, path in listing(folder / card.images).folders.items() if name not in NO_CLASS}
+    return _divided({name: [f"{name}/{file}" for file in listing(path).images] for name, path in classes.items()})
 
 
 def _divided(keys_of_class: dict[str, list[str]]) -> dict:
@@ -124,9 +127,12 @@ def _flowers(folder: Path, card: Card) -> dict:
 
 
 def _flower_names() -> list[str]:
-    from torchvision.datasets import Flowers102
+    import torchvision
 
-    return Flowers102.classes
+    names = getattr(torchvision.datasets.Flowers102, "classes", None)
+    if names is None:
+        raise DataError(f"torchvision {torchvision.__version__} does not name the flowers: install a newer one")
+    return names
 
 
 _READERS = {"oxford_pets": _pets, "food101": _food, "dtd": _textures, "oxford_flowers": _flowers}

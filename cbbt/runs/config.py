@@ -21,6 +21,7 @@ from cbbt.checks import check_ranges, check_types, choose, nearest
 from cbbt.data.augment import AUGMENTATIONS
 from cbbt.data.cards import CARDS, EMBEDDED
 from cbbt.data.load import READERS
+from cbbt.data.names import read_class_names
 from cbbt.gradients.directions import DIRECTIONS, LEARNING
 from cbbt.gradients.estimators import DIFFERENCES, FACTORS
 from cbbt.methods import METHODS
@@ -79,7 +80,7 @@ class RunConfig:
     views: int = 1  # augmented views per shot, used in turn; `epochs` or more: a fresh one each epoch
     split: str = "coop"  # of a benchmark; "torchvision" where CoOp's split file is not at hand
     template: str | None = None  # a sentence with {}; the task's own if None
-    class_names: tuple | None = None  # in label order; the task's own if None
+    class_names: tuple | dict | None = None  # in label order, or folder → name; a file of either is read; None: the task's own
     judge: str = "test"  # the split that scores; "validation", the full pool, while choosing settings
 
     # Budgets. A method that is given one for what it asks runs until it is spent,
@@ -92,8 +93,8 @@ class RunConfig:
     def __post_init__(self):
         choose("method", self.method, METHODS)
         method = METHODS[self.method]
-        if isinstance(self.class_names, list):
-            object.__setattr__(self, "class_names", tuple(self.class_names))  # as JSON and YAML write it
+        if self.class_names is not None:
+            object.__setattr__(self, "class_names", read_class_names(self.class_names))  # the names, not where they stand
         for name, value in method.defaults.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
