@@ -1,5 +1,6 @@
 """Downloads from a server on the loopback interface, and the splits torchvision serves."""
 
+import errno
 import hashlib
 import io
 import json
@@ -26,9 +27,10 @@ class Files(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.server.asked.append((self.path, self.headers.get("Range")))
+        self.server.agents.add(self.headers.get("User-Agent"))
         content = self.server.files.get(self.path)
         if content is None:
-            return self.send_error(404, "gone")
+            return self.send_error(*self.server.refusal)
         start = 0
         if self.headers.get("Range") and self.server.ranges:
             start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
@@ -49,6 +51,7 @@ class Files(BaseHTTPRequestHandler):
 def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Files) as server:
         server.files, server.cut, server.asked, server.ranges = {}, {}, [], True
+        server.agents, server.refusal = set(), (404, "gone")
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
@@ -201,7 +204,7 @@ def test_what_cannot_be_fetched_says_why(tmp_path, server):
         download_data("cifar", tmp_path)
     source = served(server, {"a.zip": b""})
     server.files.clear()
-    with pytest.raises(DataError, match="cannot download http://127.0.0.1:.*/a.zip: HTTP Error 404: gone. .*by hand"):
+    with pytest.raises(DataError, match="cannot download http://127.0.0.1:.*/a.zip: HTTP Error 404: gone. By hand"):
         fetch("eurosat", tmp_path, source)
     empty = served(server, {"b.zip": packed({"other/x": b""}, "zip")})
     with pytest.raises(DataError, match="the archives hold no folder 2750"):
@@ -209,6 +212,52 @@ def test_what_cannot_be_fetched_says_why(tmp_path, server):
     nobody = Source((("http://127.0.0.1:9/c.zip", None),))
     with pytest.raises(DataError, match="cannot download http://127.0.0.1:9/c.zip"):
         fetch("eurosat", tmp_path, nobody)
+
+
+@pytest.mark.parametrize("code, again", [(403, False), (404, False), (410, False), (429, True), (503, True)])
+def test_only_what_may_pass_is_to_be_called_again(tmp_path, server, code, again):
+    source = eurosat(server)
+    server.files.clear()
+    server.refusal = (code, "no")
+    with pytest.raises(DataError, match=f"HTTP Error {code}: no. .*[Bb]y hand: get EuroSAT") as caught:
+        fetch("eurosat", tmp_path, source)
+    assert ("Call again" in str(caught.value)) == again
+    assert [agent[:5] for agent in server.agents] == ["cbbt/"]
+
+
+def test_an_address_that_is_none(tmp_path):
+    with pytest.raises(DataError, match="cannot download c.zip: unknown url type: 'c.zip'. By hand"):
+        fetch("eurosat", tmp_path, Source((("c.zip", None),)))
+
+
+def test_a_root_that_cannot_be_written(tmp_path, server):
+    with pytest.raises(DataError, match="eurosat: cannot write to .*file/eurosat: .* choose another root"):
+        fetch("eurosat", write(tmp_path / "file"), eurosat(server))
+    assert not server.asked
+
+
+@pytest.mark.parametrize("full", ["cbbt.data.download._receive", "cbbt.data.download._extract", "pathlib.Path.rename"])
+def test_a_full_disk_is_said_and_nothing_is_taken_for_whole(tmp_path, server, monkeypatch, full):
+    source = eurosat(server)
+
+    def no_room(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(DataError, match="cannot write to .*eurosat: .*No space left .*Make room"):
+        patch.setattr(full, no_room)
+        fetch("eurosat", tmp_path, source)
+    assert not CARDS["eurosat"].image_root(tmp_path).exists()
+    assert (fetch("eurosat", tmp_path, source) / "2750" / "River").is_dir()
+
+
+def test_an_older_torchvision_is_not_blamed_on_the_files(tmp_path, monkeypatch):
+    flowers = tmp_path / "oxford_flowers"
+    write(flowers / "jpg" / "image_00001.jpg")
+    savemat(flowers / "imagelabels.mat", {"labels": np.array([[2, 1]])})
+    savemat(flowers / "setid.mat", {"trnid": [[1, 2]], "valid": [[1, 2]], "tstid": [[1, 2]]})
+    monkeypatch.delattr(datasets.Flowers102, "classes")
+    with pytest.raises(DataError, match=r"^torchvision \d.* does not name the flowers: install a newer one"):
+        load_task("oxford_flowers", root=tmp_path, split="torchvision")
 
 
 def test_a_split_file_put_there_first_stays(tmp_path, server):
@@ -283,7 +332,7 @@ def test_the_other_official_lists(tmp_path):
 def test_torchvision_splits_that_cannot_be(tmp_path):
     with pytest.raises(DataError, match="ucf101 has no split 'torchvision'; these have one: oxford_pets, food101"):
         load_task("ucf101", root=tmp_path, split="torchvision")
-    with pytest.raises(DataError, match="dtd/images is missing; cbbt.data.download_data.'dtd', root. fetches it"):
+    with pytest.raises(DataError, match="dtd/images is missing.*; cbbt.download_data.'dtd', root. fetches it"):
         load_task("dtd", root=tmp_path, split="torchvision")
     write(tmp_path / "food-101" / "images" / "a.jpg")
     for split in ("train", "test"):

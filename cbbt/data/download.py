@@ -12,6 +12,7 @@ last one stopped.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import http.client
@@ -26,11 +27,15 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from cbbt.provenance import versions
+
 from .cards import CARDS, Card
-from .task import DataError
+from .task import DataError, located
 
 BLOCK = 1 << 20  # bytes
 TIMEOUT = 60  # seconds without an answer
+PASSING = (408, 425, 429)  # refusals that a later call may not meet
+DISK = (errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -81,38 +86,47 @@ def download_data(name: str, root, *, source: Source | None = None, progress: bo
 
     Does nothing when the images' folder is there already. `source` replaces the
     addresses of `SOURCES`, for a mirror. Raises `DataError` for a benchmark that
-    cannot be fetched, a failed or damaged download; the text says what to do by hand.
+    cannot be fetched, a failed or damaged download, a root that cannot be written or
+    a full disk; the text says what to do by hand.
     """
     if name not in CARDS:
         raise DataError(f"no benchmark is called {name!r}: choose from {', '.join(SOURCES)}")
     card, source = CARDS[name], source or SOURCES.get(name)
     if source is None:
         raise DataError(f"{name} cannot be downloaded ({', '.join(SOURCES)} can). By hand: {card.by_hand}.")
-    root = Path(root).expanduser()
+    root = located(root, "root")
     folder = root / card.folder
-    if card.images and card.image_root(root).is_dir():
-        return folder
-    staging = folder / ".download"  # inside, so that moving never crosses file systems
-    staging.mkdir(parents=True, exist_ok=True)
-    archives = [_fetch(card, address, md5, staging, progress) for address, md5 in source.files]
-    _unpack(card, archives, source, staging / "unpacked")
-    _move_in(card, staging / "unpacked" / source.inner, folder)
-    shutil.rmtree(staging)
+    try:
+        if card.images and card.image_root(root).is_dir():
+            return folder
+        staging = folder / ".download"  # inside, so that moving never crosses file systems
+        staging.mkdir(parents=True, exist_ok=True)
+        archives = [_fetch(card, address, md5, staging, progress) for address, md5 in source.files]
+        _unpack(card, archives, source, staging / "unpacked")
+        _move_in(card, staging / "unpacked" / source.inner, folder)
+        shutil.rmtree(staging)
+    except OSError as error:
+        raise DataError(
+            f"{name}: cannot write to {folder}: {error}. Make room or choose another root, then call again; "
+            "what has arrived is kept."
+        ) from error
     return folder
 
 
 def _fetch(card: Card, address: str, md5: str | None, staging: Path, progress: bool) -> Path:
     """The file of `address` in `staging`, whole and checked; a part that is there is continued."""
-    target = staging / address.rsplit("/", 1)[1]
+    target = staging / address.rpartition("/")[2]
     if target.is_file():
         return target
     part = target.with_name(target.name + ".part")
     try:
         _receive(address, part, progress)
-    except (OSError, http.client.HTTPException) as error:
-        raise DataError(
-            f"{card.name}: cannot download {address}: {error}. Call again to go on, or by hand: {card.by_hand}."
-        ) from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if getattr(error, "errno", None) in DISK:
+            raise
+        final = isinstance(error, ValueError) or 400 <= getattr(error, "code", 0) < 500 and error.code not in PASSING
+        advice = "By hand" if final else "Call again to go on, or by hand"
+        raise DataError(f"{card.name}: cannot download {address}: {error}. {advice}: {card.by_hand}.") from error
     got = _md5(part)
     if md5 is not None and got != md5:
         part.unlink()
@@ -125,7 +139,8 @@ def _fetch(card: Card, address: str, md5: str | None, staging: Path, progress: b
 
 def _receive(address: str, part: Path, progress: bool) -> None:
     have = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
+    headers = {"User-Agent": f"cbbt/{versions()['cbbt']}"} | ({"Range": f"bytes={have}-"} if have else {})
+    request = urllib.request.Request(address, headers=headers)
     try:
         answer = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
