@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -216,3 +217,39 @@ def test_runs_with_and_without_a_cache_are_equal(cache, tmp_path):
 
 def test_no_images_need_no_cache(box, cache):
     assert encode_items(box, (), cache=cache).shape == (0, box.embed_dim) and not cache.exists()
+
+
+def test_a_cache_that_cannot_be_written_is_named(box, items, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot keep features in .*file/tiny-.*; choose another folder for the cache"):
+        encode(box, items, tmp_path / "file")
+
+
+def test_a_cache_in_the_home(box, items, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    encode(box, items, "~/kept")
+    assert len(shards(tmp_path / "kept")) == 4 and not (tmp_path / "~").exists()
+
+
+def test_workers_give_the_same_bits_and_need_no_shared_memory(box, items, monkeypatch):
+    def refused(*_):
+        raise OSError("no room in /dev/shm")
+
+    plain = encode(box, items, None)
+    monkeypatch.setattr("torch.multiprocessing.reductions.reduce_storage", refused)
+    monkeypatch.setattr("torch.UntypedStorage._new_using_fd_cpu", refused)
+    monkeypatch.setattr("torch.UntypedStorage._share_fd_cpu_", refused)
+    assert torch.equal(encode(box, items, None, workers=2), plain)
+
+
+def test_a_worker_that_dies_is_said(box, items, monkeypatch):
+    monkeypatch.setattr(Item, "image", lambda self: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(RuntimeError, match="one of the 1 workers .* died, perhaps for lack of memory: set workers lower"):
+        encode(box, items, None, workers=1)
+
+
+@pytest.mark.parametrize("workers", [-1, 1.5, True, "2"])
+def test_workers_are_a_count(box, items, workers):
+    with pytest.raises(ValueError, match="workers must be a whole number from 0, got"):
+        encode(box, items, None, workers=workers)

@@ -12,8 +12,10 @@ is another number, `Ledger.asked()`, which features from a cache do not raise.
 
 from __future__ import annotations
 
+from numbers import Integral
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
@@ -64,7 +66,10 @@ def encode_views(
 
     Raises `DataError` as soon as an image cannot be read, naming it and how many
     were read before; shards that are finished stay. Also if `cache` lies among the images.
+    RuntimeError if a worker dies, as it does when memory is short.
     """
+    if not isinstance(workers, Integral) or isinstance(workers, bool) or workers < 0:
+        raise ValueError(f"workers must be a whole number from 0, got {workers!r}")
     dataset = _Views(items, Augmentation(box.preprocess_config, augmentation, mirror), views, seed)
     with tqdm(total=len(dataset), desc="encode images", unit="image", delay=3, disable=not progress) as bar:
         if cache is None:
@@ -108,18 +113,29 @@ def _encode(box, dataset: _Views, span: range, workers: int, bar) -> torch.Tenso
     # A generator of its own, so that a loader does not move the global random stream.
     loader = DataLoader(Subset(dataset, span), BATCH, num_workers=workers, collate_fn=_stack, generator=torch.Generator())
     features, done = [torch.empty(0, box.embed_dim, device=box.device)], span.start
-    for pixels, error in loader:
-        if error is not None:
-            raise DataError(f"{error} ({done + len(pixels)} of {len(dataset)} views of images were read before it)")
-        features.append(box.encode_images(pixels, normalize=False))
-        done += len(pixels)
-        bar.update(len(pixels))
+    try:
+        for count, content in loader:
+            if isinstance(content, DataError):
+                raise DataError(f"{content} ({done + count} of {len(dataset)} views of images were read before it)")
+            features.append(box.encode_images(torch.from_numpy(content), normalize=False))
+            done += count
+            bar.update(count)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise RuntimeError(
+            f"one of the {workers} workers that decode images died, perhaps for lack of memory: set workers lower, or to 0"
+        ) from error
     return torch.cat(features)
 
 
-def _stack(views: list) -> tuple[torch.Tensor | list, DataError | None]:
-    """(pixels (B, 3, H, W), None), or the views before the first error and that error."""
+def _stack(views: list) -> tuple[int, np.ndarray | DataError]:
+    """(B, pixels (B, 3, H, W)), or how many views came before the first error, and that error.
+
+    An array goes from a worker through a pipe; a tensor would go through /dev/shm, which in a
+    container has 64 MB unless it was started with --shm-size, and waits for ever when that is full.
+    """
     for place, view in enumerate(views):
         if isinstance(view, DataError):
-            return views[:place], view
-    return torch.stack(views), None
+            return place, view
+    return len(views), torch.stack(views).numpy()
