@@ -228,9 +228,7 @@ def test_published_splits_have_the_sizes_of_the_card(tmp_path, name, folder):
 
 def test_names_and_counts_are_checked(tmp_path):
     assert EMBEDDED == EMBEDDED_TASKS
-    with pytest.raises(
-        DataError, match="called 'OxfordPet' .*is no folder.. Did you mean oxford_pets.* Choose from .*ucf101"
-    ):
+    with pytest.raises(DataError, match="called 'OxfordPet' .*is no folder.. Did you mean oxford_pets.* Choose from .*ucf101"):
         load_task("OxfordPet")
     with pytest.raises(DataError, match="no task and no folder is called ''"):
         load_task("")  # not the working directory
