@@ -242,6 +242,8 @@ def test_names_and_counts_are_checked(tmp_path):
             load_task("digits", shots=1, seed=seed)
     with pytest.raises(DataError, match="no split is called 'official': choose from coop, torchvision"):
         load_task("dtd", root=tmp_path, split="official")
+    with pytest.raises(DataError, match=r"no split is called \['coop'\]: choose from coop, torchvision"):
+        load_task("dtd", root=tmp_path, split=["coop"])
     with pytest.raises(DataError, match="split='torchvision' is for benchmarks, and digits is none"):
         load_task("digits", split="torchvision")
     with pytest.raises(DataError, match="41 shots asked for, but class 'zero' of digits has 40 training images"):

@@ -98,6 +98,9 @@ def test_lists_that_are_no_text_make_a_benchmark_incomplete(tmp_path):
 def test_wrong_questions(tmp_path):
     with pytest.raises(DataError, match="no benchmark is called 'cifar': choose from imagenet"):
         check_data(tmp_path, "cifar")
+    for names in (3, [3], [["dtd"]]):
+        with pytest.raises(DataError, match="no benchmark is called .*3|dtd.*: choose from imagenet"):
+            check_data(tmp_path, names)
 
 
 def test_progress_is_shown_unless_switched_off(tmp_path, capsys):

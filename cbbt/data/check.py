@@ -46,8 +46,8 @@ def check_data(root, names=None, *, verify_images: bool = False, progress: bool 
     Raises `DataError` for an unknown name.
     """
     root = located(root, "root")
-    names = (names,) if isinstance(names, str) else tuple(CARDS if names is None else names)
-    unknown = [name for name in names if name not in CARDS]
+    names = tuple(CARDS) if names is None else tuple(names) if isinstance(names, (list, tuple)) else (names,)
+    unknown = [name for name in names if name not in tuple(CARDS)]
     if unknown:
         raise DataError(f"no benchmark is called {unknown[0]!r}: choose from {', '.join(CARDS)}")
     bar = tqdm(names, desc="check data", unit="set", disable=not progress)

@@ -89,7 +89,7 @@ def download_data(name: str, root, *, source: Source | None = None, progress: bo
     cannot be fetched, a failed or damaged download, a root that cannot be written or
     a full disk; the text says what to do by hand.
     """
-    if name not in CARDS:
+    if name not in tuple(CARDS):
         raise DataError(f"no benchmark is called {name!r}: choose from {', '.join(SOURCES)}")
     card, source = CARDS[name], source or SOURCES.get(name)
     if source is None:

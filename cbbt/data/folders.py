@@ -88,7 +88,7 @@ def read_folder(folder) -> Task:
     class folders, train/val/test mixed with class folders, classes without images or with too
     few to split, files of no size, splits whose classes differ, and a single class.
     """
-    folder, skipped = located(folder), []
+    folder, skipped = located(folder, "the folder"), []
     found = _without_images(folder, skipped)
     if not found.folders:
         raise DataError(f"{folder} holds no class folders: expected one folder of images per class")

@@ -74,7 +74,7 @@ def load_task(
 def _full_task(name, root, split: str) -> Task:
     if not isinstance(name, (str, Path)):
         raise DataError(f"the task's name should be a text or a path, got {name!r}")
-    if split not in READERS:
+    if split not in tuple(READERS):
         raise DataError(f"no split is called {split!r}: choose from {', '.join(READERS)}")
     if split != "coop" and name not in CARDS:
         raise DataError(f"split={split!r} is for benchmarks, and {name} is none: choose from {', '.join(CARDS)}")

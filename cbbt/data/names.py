@@ -25,7 +25,7 @@ EXPECTED = "names in label order, a mapping from folders or old names to new one
 
 def nfc(text: str) -> str:
     """`text` in Unicode's composed form, so that one name is one text."""
-    return unicodedata.normalize("NFC", text)
+    return str(unicodedata.normalize("NFC", text))  # NumPy's texts become plain ones
 
 
 def class_order(names) -> list[str]:
