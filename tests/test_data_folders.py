@@ -289,6 +289,7 @@ def test_one_folder_under_its_names_is_one_data_set(tmp_path, monkeypatch):
     "spoil, message",
     [
         (lambda f: (f / "empty").mkdir(), "the class folder .*empty holds 0 images, expected at least 2; .* .png"),
+        (lambda f: write(f / "b" / "a.heic"), r"class folder .*b holds 0 images \(1 other entries, first a.heic\), expected"),
         (lambda f: write(f / "one" / "a.jpg"), "the class folder .*one holds 1 images, expected at least 2"),
         (lambda f: write(f / "a.jpg"), "holds 1 images outside class folders, first a.jpg"),
         (lambda f: write(f / "owl" / "night" / "a.jpg"), "class folder .*owl holds the folder night: expected images"),

@@ -167,8 +167,9 @@ def _class_images(folder: Path, skipped: list[str], at_least: int) -> dict[str, 
     if found.folders:
         raise DataError(f"the class folder {folder} holds the folder {next(iter(found.folders))}: expected images only")
     if len(found.images) < at_least:
+        others = f" ({len(found.skipped)} other entries, first {found.skipped[0]})" if found.skipped else ""
         raise DataError(
-            f"the class folder {folder} holds {len(found.images)} images, expected at least {at_least}; "
+            f"the class folder {folder} holds {len(found.images)} images{others}, expected at least {at_least}; "
             f"endings that count: {' '.join(image_endings())}"
         )
     try:
