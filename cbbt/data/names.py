@@ -13,12 +13,14 @@ import unicodedata
 import warnings
 from collections.abc import Iterable, Mapping
 
-import pandas as pd
+import lazy_loader
 import yaml
 
 from cbbt.box.prompts import fill_template, readable
 
 from .task import DataError, Task, located
+
+pd = lazy_loader.load("pandas")
 
 EXPECTED = "names in label order, a mapping from folders or old names to new ones, or a YAML or JSON file of either"
 
