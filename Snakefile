@@ -103,7 +103,10 @@ rule data_preparation:
         f"{RESULTS}/notebooks/01_data_preparation.ipynb",
     params:
         parameters=papermill(
-            tasks=list(GRID.datasets), data_root=GRID.data_root, table=str(HERE / TABLES / "tasks.csv")
+            tasks=list(GRID.datasets),
+            settings=GRID.words(),
+            data_root=GRID.data_root,
+            table=str(HERE / TABLES / "tasks.csv"),
         ),
     resources:
         gpu_slot=1,

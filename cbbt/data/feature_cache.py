@@ -15,11 +15,9 @@ goes on with the first file that is missing.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import uuid
 import zlib
 from pathlib import Path
 
@@ -28,6 +26,7 @@ import torch
 from safetensors.torch import save_file
 
 from cbbt.data.task import DataError, located, mark, split_digest
+from cbbt.files import whole_file
 
 SHARD = 1024  # images per file, a multiple of the batch; what a kill can cost
 LAYOUT = 3  # raised when files, augmentations or the reading of images change, so that older files are not found
@@ -90,17 +89,12 @@ class FeatureCache:
 
         Raises `DataError` where the folder cannot be written or the disk is full.
         """
-        path = self._path(span)
-        # Runs side by side, also on several machines, may encode the same shard: each writes a file of its own.
-        partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
         features = features.cpu().contiguous()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_file({"features": features}, partial, self._metadata(span, features))
-            os.replace(partial, path)
-        except (OSError, safetensors.SafetensorError) as error:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
+            # Runs side by side, also on several machines, may encode the same shard: each writes a file of its own.
+            with whole_file(self._path(span)) as partial:
+                save_file({"features": features}, partial, self._metadata(span, features))
+        except OSError as error:
             raise DataError(f"cannot keep features in {self.folder}: {error}; choose another folder for the cache") from error
 
     def _metadata(self, span: range, features: torch.Tensor) -> dict[str, str]:

@@ -96,7 +96,9 @@ def _with_val(train: list[tuple[str, str]], test: list[tuple[str, str]]) -> dict
 
 def _pets(folder: Path, card: Card) -> dict:
     def read(name: str):
-        images = [line.split()[0] for line in (folder / name).read_text().splitlines() if line[:1] not in ("", "#")]
+        images = [
+            line.split()[0] for line in (folder / name).read_text(encoding="utf-8").splitlines() if line[:1] not in ("", "#")
+        ]
         return [(f"{image}.jpg", image.rpartition("_")[0].lower()) for image in images]
 
     return _with_val(*(read(name) for name in OFFICIAL[card.name]))
@@ -104,14 +106,16 @@ def _pets(folder: Path, card: Card) -> dict:
 
 def _food(folder: Path, card: Card) -> dict:
     def read(name: str):
-        return [(f"{key}.jpg", cls) for cls, keys in json.loads((folder / name).read_text()).items() for key in keys]
+        return [
+            (f"{key}.jpg", cls) for cls, keys in json.loads((folder / name).read_text(encoding="utf-8")).items() for key in keys
+        ]
 
     return _with_val(*(read(name) for name in OFFICIAL[card.name]))
 
 
 def _textures(folder: Path, card: Card) -> dict:
     lists = zip(SPLITS, OFFICIAL[card.name])
-    return {s: [(line, line.split("/")[0]) for line in (folder / name).read_text().split()] for s, name in lists}
+    return {s: [(line, line.split("/")[0]) for line in (folder / name).read_text(encoding="utf-8").split()] for s, name in lists}
 
 
 def _flowers(folder: Path, card: Card) -> dict:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from cbbt.catalogue import method_order
+from cbbt.files import whole_file
 
 SCORE = "test_accuracy"  # percent, the last step's model
 RUN = ["dataset", "backbone", "method", "shots", "seed"]
@@ -207,10 +208,8 @@ def write_table(table: pd.DataFrame, path: str | Path, digits: int | None = None
     numbers that are not whole; all if None.
     """
     path = Path(path).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    if path.suffix == ".parquet":
-        table.to_parquet(partial, index=False)
-    else:
-        table.to_csv(partial, index=False, float_format=f"%.{digits}g" if digits else None)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        if path.suffix == ".parquet":
+            table.to_parquet(partial, index=False)
+        else:
+            table.to_csv(partial, index=False, float_format=f"%.{digits}g" if digits else None, encoding="utf-8")

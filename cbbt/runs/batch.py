@@ -55,15 +55,17 @@ def run_alone(command: list[str], results: Path) -> int:
     mark = results / "batch.lock"  # holds the number of the process that is at work, or was when it was killed
     try:
         with locked(mark, wait=False):
-            killed = bool(mark.read_text())
-            mark.write_text(str(os.getpid()))
+            killed = bool(mark.read_text(encoding="utf-8"))
+            mark.write_text(str(os.getpid()), encoding="utf-8")
             if killed:
                 subprocess.run([*command, "--unlock"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             status = subprocess.run(command).returncode
-            mark.write_text("")
+            mark.write_text("", encoding="utf-8")
             return status
     except BlockingIOError as error:
-        raise ValueError(f"a batch is at work on {results} (process {mark.read_text()}): wait for it, or stop it") from error
+        raise ValueError(
+            f"a batch is at work on {results} (process {mark.read_text(encoding='utf-8')}): wait for it, or stop it"
+        ) from error
 
 
 def main(*command: str) -> int:

@@ -19,6 +19,7 @@ from cbbt.box.ledger import Ledger
 from cbbt.box.memory import peak_memory
 from cbbt.data.features import encode_items, encode_views
 from cbbt.data.load import load_task
+from cbbt.data.names import require_distinct_prompts
 from cbbt.data.pixels import Pixels
 from cbbt.data.task import DataError, Task, labels_of
 from cbbt.files import locked, whole_file
@@ -109,6 +110,7 @@ def _carry_out(
     method = METHODS[config.method]
     ledger = Ledger(config.budget, journal=folder / JOURNAL if folder else None)
     box = workbench.box(config, method.white_box, device, ledger)
+    require_distinct_prompts(task, box)
     judge = box.with_ledger(Ledger())
 
     reading = {"cache": cache, "workers": workers, "progress": progress}

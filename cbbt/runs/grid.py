@@ -161,6 +161,12 @@ class Grid:
         by_variant = {name: value for name, value in self.variants[cell.variant].items() if name != "methods"}
         return self.settings | by_dataset | by_method | by_variant
 
+    def words(self) -> dict[str, dict]:
+        """For each data set, what the grid sets of its split, template and class names."""
+        names = ("split", "template", "class_names")
+        given = {dataset: self.settings | self.per_dataset.get(dataset, {}) for dataset in self.datasets}
+        return {dataset: {name: values[name] for name in names if name in values} for dataset, values in given.items()}
+
     def configs(self, cell: Cell) -> list[RunConfig]:
         """The runs of a cell, method by method, one per seed."""
         configs = []
