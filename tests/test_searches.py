@@ -10,7 +10,7 @@ from scipy.linalg import hadamard
 
 import cbbt
 from cbbt.box.blackbox import BlackBox
-from cbbt.box.ledger import Ledger
+from cbbt.box.ledger import BudgetExceeded, Ledger
 from cbbt.learning.fitting import Session
 from cbbt.methods import METHODS, bbt, bpt_vlm, craft, zip_prompt
 from cbbt.methods.parts.evolution import Evolution
@@ -58,11 +58,16 @@ def test_a_search_asks_what_it_says(loaded, support, method):
 def test_a_budget_is_spent_and_never_exceeded(loaded, support, method, grain):
     """As many steps as it pays for, be that fewer than by itself or more."""
     cost = dict(zip(("loss_queries", "class_prompts"), COST[method]))[grain]
-    for steps in (0, 2, 8):
-        budget = {f"max_{grain}": max(1, steps * cost + cost - 1)}
-        fitted, ledger = fit(loaded, support, config(method, **budget))
-        assert ledger.counts[grain] == steps * cost
-        assert (fitted.history[-1]["step"] if fitted.history else 0) == steps
+    for steps in (2, 8):
+        fitted, ledger = fit(loaded, support, config(method, **{f"max_{grain}": steps * cost + cost - 1}))
+        assert ledger.counts[grain] == steps * cost and fitted.history[-1]["step"] == steps
+
+
+@pytest.mark.parametrize("method, grain", [("bbt", "loss_queries"), ("zip", "class_prompts")])
+def test_a_budget_below_one_step_is_refused(loaded, support, method, grain):
+    cost = dict(zip(("loss_queries", "class_prompts"), COST[method]))[grain]
+    with pytest.raises(BudgetExceeded, match=f"does not pay for one step: it costs {cost} {grain}, of which {cost - 1} are left"):
+        fit(loaded, support, config(method, **{f"max_{grain}": cost - 1}))
 
 
 @pytest.mark.parametrize("method", QUICK)

@@ -209,14 +209,14 @@ def test_a_killed_search_goes_on(loaded, support, stop_after, tmp_path, killed_a
     assert undisturbed[0].history == resumed[0].history and undisturbed[1:] == resumed[1:]
 
 
-@pytest.mark.parametrize("budget, scored", [({"class_prompts": 20}, 6), ({"loss_queries": 5}, 5), ({"class_prompts": 2}, 0)])
+@pytest.mark.parametrize("budget, scored", [({"class_prompts": 20}, 6), ({"loss_queries": 5}, 5), ({"class_prompts": 3}, 1)])
 def test_a_budget_ends_the_search(loaded, support, budget, scored):
     box = BlackBox(loaded, torch.device("cpu"), Ledger(budget))
     config = RunConfig("digits", "word_search")
     fitted = word_search.fit(box, support, config, Session(judge=box.with_ledger(Ledger())))
     assert box.ledger.counts["loss_queries"] == scored == len(fitted.history)
     assert box.ledger.counts["class_prompts"] == 3 * scored
-    assert fitted.last.text.shape == (3, box.embed_dim)  # the task's own template, where nothing was paid for
+    assert fitted.last.text.shape == (3, box.embed_dim)
 
 
 def test_known_and_unreadable_proposals_are_free(loaded, support, monkeypatch):

@@ -46,7 +46,7 @@ class Progress:
 
     def _close_epoch(self, classifier, parameters, support, columns) -> None:
         for name, value in columns.items():
-            if not math.isfinite(value):
+            if isinstance(value, float) and not math.isfinite(value):
                 raise FloatingPointError(f"{name} is {value}")
         row = {"epoch": len(self.history) + 1, "step": self.step} | columns | self.ledger.counts
         if len(support.val_labels):
