@@ -22,6 +22,8 @@ ifneq ($(shell made=`mktemp -d "$$HOME/.cbbt.XXXXXX" 2> /dev/null` && rmdir "$$m
 export XDG_CACHE_HOME := $(or $(XDG_CACHE_HOME),$(shell mktemp -d))
 export JUPYTER_RUNTIME_DIR := $(or $(JUPYTER_RUNTIME_DIR),$(XDG_CACHE_HOME)/jupyter)
 endif
+# Packages are not compiled when they are installed (below): each process would do it anew if none could keep the outcome.
+unexport PYTHONDONTWRITEBYTECODE
 # Waiting threads must not spin where several processes share the cores.
 export OMP_WAIT_POLICY = passive
 

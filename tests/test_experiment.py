@@ -162,7 +162,7 @@ print(config.run_id)
 
 
 @pytest.mark.parametrize("method, settings", [
-    ("cbbt", {"epochs": 150, "q": 16}),
+    ("cbbt", {"epochs": 80, "q": 16}),
     pytest.param("craft", {"numbers": 16, "population": 6, "evaluations": 2400}, marks=pytest.mark.soak),
 ])  # fmt: skip
 def test_sigkill_at_any_moment_changes_no_number(tmp_path, method, settings):
@@ -175,7 +175,7 @@ def test_sigkill_at_any_moment_changes_no_number(tmp_path, method, settings):
     folder = tmp_path / "killed" / run_id
     checkpoint = folder / "checkpoint.safetensors"
     kills = 0
-    for delay in (0.0, 0.15, 0.3):  # seconds after a checkpoint of this process
+    for delay in (0.0, 0.2):  # seconds after a checkpoint of this process
         begun = time.time()
         process = start(tmp_path / "killed")
         while process.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime > begun):

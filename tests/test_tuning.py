@@ -8,7 +8,7 @@ import torch
 
 from cbbt.adapters import IdentityAdapter
 from cbbt.box.blackbox import BlackBox, WhiteBox
-from cbbt.box.ledger import Ledger
+from cbbt.box.ledger import BudgetExceeded, Ledger
 from cbbt.gradients.directions import LEARNING, MEMORY
 from cbbt.learning.fitting import Session, Support
 from cbbt.learning.tuning import EstimatedGradient, ExactGradient, learning_rate, tune
@@ -185,15 +185,19 @@ def test_scoring_on_the_support_sees_every_view(loaded, support):
     assert torch.cosine_similarity(seen[0][0].flatten(), exact.flatten(), dim=0) > 0.99
 
 
-@pytest.mark.parametrize(
-    "budget, steps", [({"max_loss_queries": 32}, 6), ({"max_class_prompts": 50}, 3), ({"max_loss_queries": 4}, 0)]
-)
+@pytest.mark.parametrize("budget, steps", [({"max_loss_queries": 32}, 6), ({"max_class_prompts": 50}, 3)])
 def test_a_budget_decides_the_length_and_is_never_exceeded(loaded, support, budget, steps):
     """Five loss queries and fifteen class prompts a step; two steps an epoch, the last one cut short."""
     for method in ("cbbt", "cbbt_prompt"):
         fitted, counts, _ = fit(loaded, support, method, budget=budget, **budget)
         assert counts["loss_queries"] == 5 * steps and counts["class_prompts"] == 15 * steps
         assert [row["step"] for row in fitted.history] == [step for step in (2, 4, 6) if step <= steps] + [steps] * (steps % 2)
+
+
+@pytest.mark.parametrize("method", ["cbbt", "cbbt_prompt"])
+def test_a_budget_below_one_step_is_refused(loaded, support, method):
+    with pytest.raises(BudgetExceeded, match="costs 5 loss_queries, of which 4 are left"):
+        fit(loaded, support, method, budget={"max_loss_queries": 4}, max_loss_queries=4)
 
 
 def test_a_budget_of_what_a_method_does_not_ask_changes_nothing(loaded, support):
