@@ -19,8 +19,7 @@ def test_tokens_stand_between_class_token_and_patches(box, loaded, pixels, gener
     tower = loaded.model.visual
     patches = tower.conv1(pixels).flatten(2).mT  # (B, 4, width)
     sequence = torch.cat([tower.class_embedding.expand(3, 1, -1), patches], dim=1) + tower.positional_embedding
-    sequence = tower.ln_pre(sequence)
-    x = torch.stack([torch.stack([image[0], *tokens, *image[1:]]) for image in sequence])
+    x = tower.ln_pre(torch.stack([torch.stack([image[0], *tokens, *image[1:]]) for image in sequence]))
     for block in tower.transformer.resblocks:
         x = block(x)
     by_hand = tower.ln_post(x[:, 0]) @ tower.proj

@@ -36,7 +36,8 @@ def test_every_method_says_what_it_needs():
 
 
 def test_holms_rule_multiplies_the_smallest_p_by_the_number_of_tests():
-    table = peer_table(RUNS, "cbbt", 16)
+    better = (RUNS.method == "cbbt") & (RUNS.dataset == "b")
+    table = peer_table(RUNS.assign(test_accuracy=RUNS.test_accuracy + better), "cbbt", 16)
     first, second = sorted(table.p)
     assert sorted(table["p, Holm"]) == pytest.approx([2 * first, max(2 * first, second)])
     assert (table["mean"] > 0).all()

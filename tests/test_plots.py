@@ -52,6 +52,11 @@ def grid(datasets=DATASETS, methods=tuple(GAINS), shots=(1, 16), seeds=(1, 2, 3)
     return pd.DataFrame(runs), pd.DataFrame(curves)
 
 
+def threefold(runs):
+    """Three data sets for each one: ranks need ten."""
+    return pd.concat([runs.assign(dataset=runs.dataset + f" {copy}") for copy in "abc"])
+
+
 RUNS, CURVES = grid()
 FIGURES = {  # name → function of (runs, curves)
     "accuracy_against_shots": lambda runs, curves: accuracy.accuracy_against_shots(runs),
@@ -63,7 +68,7 @@ FIGURES = {  # name → function of (runs, curves)
     "gain_over_peers": lambda runs, curves: comparison.gain_over_peers(runs, 16),
     "selection_comparison": lambda runs, curves: comparison.selection_comparison(runs, 16),
     "paired_differences": lambda runs, curves: comparison.paired_differences(runs, 16),
-    "critical_difference": lambda runs, curves: comparison.critical_difference(runs, 16),
+    "critical_difference": lambda runs, curves: comparison.critical_difference(threefold(runs), 16),
     "differences_by_shots": lambda runs, curves: comparison.differences_by_shots(runs),
     "method_diagram": lambda runs, curves: method_diagram(),
 }
@@ -119,7 +124,7 @@ SHAPES = {
 @pytest.mark.parametrize("name", NEEDS)
 def test_every_shape_of_grid_is_drawn_without_warnings_and_without_overlap(shape, name):
     if (shape, name) == ("one data set", "critical_difference"):
-        with pytest.raises(ValueError, match="two data sets"):
+        with pytest.raises(ValueError, match="at least 10 data sets"):
             FIGURES[name](*SHAPES[shape])
         return
     with warnings.catch_warnings():
@@ -204,13 +209,14 @@ def test_every_pair_is_a_dot():
     ax = comparison.paired_differences(RUNS, 16, "cbbt", "adapter").axes[0]
     wide = RUNS[RUNS.shots == 16].pivot(index=["dataset", "seed"], columns="method", values="test_accuracy")
     drawn = [x for line in lines_of(ax, "cbbt") for x in line.get_xdata()]
-    assert sorted(drawn) == pytest.approx(sorted([*(wide.cbbt - wide.adapter)] * 2))  # per data set, and all pairs
+    pairs = wide.cbbt - wide.adapter
+    assert sorted(drawn) == pytest.approx(sorted([*pairs, *pairs.groupby("dataset").mean()]))
 
 
 def test_a_method_is_compared_with_every_other_but_zero_shot():
     figure = comparison.gain_over_peers(RUNS, 16)
     panels = {ax.get_title(): ax for ax in figure.axes if ax.axison}
-    assert list(panels) == [*DATASETS, "all pairs"]
+    assert list(panels) == [*DATASETS, "all data sets"]
     assert [text.get_text() for text in panels["digits"].get_yticklabels()] == [
         CATALOGUE[name].label for name in ("coop", "adapter", "tip_adapter")
     ]
@@ -272,11 +278,12 @@ def test_mean_ranks_and_the_critical_difference():
     accuracies = {"a": [90, 80, 70], "b": [85, 85, 60], "c": [50, 50, 60], "d": [40, 40, 40]}
     rows = [{"dataset": name, "backbone": "mini", "method": method, "shots": 1, "seed": 1, "test_accuracy": value}
             for method, values in accuracies.items() for name, value in zip("xyz", values)]  # fmt: skip
+    with pytest.raises(ValueError, match="at least 10 data sets and two methods with all of them, got 3 and 4"):
+        mean_ranks(pd.DataFrame(rows), 1)
+    rows = [row | {"dataset": f"{row['dataset']}{copy}"} for row in rows for copy in range(4)]
     ranks, difference = mean_ranks(pd.DataFrame(rows), 1)
     assert ranks.to_dict() == pytest.approx({"a": 4 / 3, "b": (2 + 1 + 2.5) / 3, "c": (3 + 3 + 2.5) / 3, "d": 4})
-    assert difference == pytest.approx(2.569 * (4 * 5 / (6 * 3)) ** 0.5, abs=1e-3)
-    with pytest.raises(ValueError, match="two data sets and two methods"):
-        mean_ranks(pd.DataFrame(rows[:3]), 1)
+    assert difference == pytest.approx(2.569 * (4 * 5 / (6 * 12)) ** 0.5, abs=1e-3)
 
 
 @pytest.mark.parametrize("name, draw", [("speed_text", speed.text_speed), ("speed_scaling", speed.scaling)])

@@ -52,15 +52,48 @@ def test_the_mean_over_data_sets_takes_only_seeds_that_have_all(runs):
     assert means.cbbt[:2].tolist() == [70.0, 72.0] and np.isnan(means.cbbt[3])
 
 
-def test_difference_table_is_scipys_paired_test(runs):
+def test_seeds_are_tested_within_a_data_set_and_data_sets_among_each_other(runs):
     table = statistics.difference_table(runs, "cbbt", "adapter", 16)
-    assert table.n.to_dict() == {"digits": 3, "shapes": 2, "all pairs": 5}
-    cbbt, adapter = [61, 63, 65, 79, 81], [60, 61, 62, 80, 82]
-    test = stats.ttest_rel(cbbt, adapter)
-    line = table.loc["all pairs"]
-    assert line["mean"] == pytest.approx(0.8) and line.p == pytest.approx(test.pvalue)
-    assert (line.low, line.high) == pytest.approx(tuple(test.confidence_interval(0.95)))
+    assert table.n.to_dict() == {"digits": 3, "shapes": 2, "all data sets": 2}
+    within, line = stats.ttest_rel([61, 63, 65], [60, 61, 62]), table.loc["digits"]
+    assert line["mean"] == pytest.approx(2) and line.p == pytest.approx(within.pvalue)
+    assert (line.low, line.high) == pytest.approx(tuple(within.confidence_interval(0.95)))
+    among, line = stats.ttest_1samp([2.0, -1.0], 0), table.loc["all data sets"]
+    assert line["mean"] == pytest.approx(0.5) and line.p == pytest.approx(among.pvalue)
     assert np.isnan(table.loc["shapes", "p"])  # the same difference twice: no spread to test against
+
+
+def test_the_interval_over_data_sets_is_the_mixed_models():
+    """Coverage of the true mean where seeds of a data set have an effect in common; pairs taken as independent miss it."""
+    draw, hits, pooled = np.random.default_rng(0), 0, 0
+    for _ in range(400):
+        effects = 0.5 + draw.normal(0, 1, 4)[:, None] + draw.normal(0, 0.3, (4, 5))
+        values = {(f"d{k}", name): list(50 + (name == "cbbt") * effects[k]) for k in range(4) for name in ("adapter", "cbbt")}
+        line = statistics.difference_table(runs_of(values), "cbbt", "adapter", 16).iloc[-1]
+        hits += line.low < 0.5 < line.high
+        low, high = stats.ttest_1samp(effects.ravel(), 0.5).confidence_interval(0.95)
+        pooled += low < 0.5 < high
+    assert 0.92 < hits / 400 < 0.98 and pooled / 400 < 0.75
+
+
+def test_equality_needs_a_test_of_its_own():
+    """Two one-sided tests: both p are those of scipy, and few data sets show neither difference nor equality."""
+    close = {f"d{k}": [0.1 * k, 0.1 * k + 0.2, -0.1] for k in range(6)}
+    runs = runs_of(
+        {
+            (name, method): [60 + d * (method == "cbbt") for d in values]
+            for name, values in close.items()
+            for method in ("adapter", "cbbt")
+        }
+    )
+    means = [np.mean(values) for values in close.values()]
+    line = statistics.difference_table(runs, "cbbt", "adapter", 16).iloc[-1]
+    sides = stats.ttest_1samp(means, -1, alternative="greater").pvalue, stats.ttest_1samp(means, 1, alternative="less").pvalue
+    assert line["p, equal"] == pytest.approx(max(sides)) and statistics.verdict(line).endswith("equal within ±1 point")
+    apart = runs_of(
+        {("a", "adapter"): [60.0, 61], ("a", "cbbt"): [61.0, 62.5], ("b", "adapter"): [60.0, 61], ("b", "cbbt"): [58.0, 60.5]}
+    )
+    assert "neither a difference nor equality is shown" in statistics.difference_sentence(apart, "cbbt", "adapter", 16)
 
 
 def test_cells_are_mean_and_sample_deviation_with_the_number_of_seeds(runs):
@@ -100,10 +133,12 @@ def test_latex_is_a_booktabs_table_with_nothing_unescaped(runs):
 
 def test_the_caption_names_the_test_and_its_pairs(runs):
     caption = formatting.accuracy_caption(runs, 16)
-    assert "Adapter only − CBBT" in caption and "5 pairs" in caption and "In brackets" in caption  # 71.5 against 71.0
+    assert "Adapter only − CBBT" in caption and "over 2 data sets" in caption and "In brackets" in caption  # 71.5 against 71.0
 
 
-@pytest.mark.parametrize("differences, verdict", [([1.0, 1.1, 0.9], "beyond chance"), ([1.0, -1.1, 0.4], "within chance")])
+@pytest.mark.parametrize(
+    "differences, verdict", [([1.0, 1.1, 0.9], "points, a difference ("), ([1.0, -1.1, 0.4], "neither a difference")]
+)
 def test_the_sentence_calls_a_gain_a_gain_only_if_the_test_does(differences, verdict):
     runs = runs_of({("d", "adapter"): [60.0] * 3, ("d", "cbbt"): [60 + difference for difference in differences]})
     assert verdict in statistics.difference_sentence(runs, "cbbt", "adapter", 16)
@@ -111,7 +146,7 @@ def test_the_sentence_calls_a_gain_a_gain_only_if_the_test_does(differences, ver
 
 def test_one_pair_gets_no_test():
     runs = runs_of({("d", "adapter"): [60.0], ("d", "cbbt"): [61.0]})
-    assert "+1.00 points (pairs of data set and seed: 1, no test)" in statistics.difference_sentence(runs, "cbbt", "adapter", 16)
+    assert "+1.00 points (1 seeds of d, no test)" in statistics.difference_sentence(runs, "cbbt", "adapter", 16)
 
 
 def test_selection_table_counts_from_the_last_step(runs):

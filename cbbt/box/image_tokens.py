@@ -1,8 +1,8 @@
 """Tokens beside the patches of a vision transformer: a prompt on the image side.
 
 BPT-VLM (Yu et al., IJCAI 2023) puts tokens of its own between the class token and
-the patches, where the transformer's layers begin: positions are added and the first
-norm is taken before, so neither touches them. Like `cbbt.box.text_tower`, this stands
+the patches, after positions are added and before the first norm, which they pass with
+the others. Like `cbbt.box.text_tower`, this stands
 behind the wall; `BlackBox.encode_images` is the door.
 """
 
@@ -37,7 +37,7 @@ def tokens_inserted(visual: torch.nn.Module, tokens: torch.Tensor | None) -> Ite
         own = tokens.to(sequence).expand(len(sequence), -1, -1)
         return torch.cat([sequence[:, :1], own, sequence[:, 1:]], dim=1), *rest
 
-    hook = visual.transformer.register_forward_pre_hook(insert)
+    hook = visual.ln_pre.register_forward_pre_hook(insert)
     try:
         yield
     finally:

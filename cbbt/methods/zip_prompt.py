@@ -127,7 +127,7 @@ def fastfood(inputs: int, outputs: int, generator: torch.Generator) -> torch.Ten
     """A Fastfood projection H G Π H B as a matrix (outputs, inputs), scaled as in Li et al., ICLR 2018.
 
     B are signs, Π a permutation, G normal entries, H the Hadamard matrix of the
-    next power of two L ≥ outputs; all is divided by √(L · ΣG²).
+    next power of two L ≥ outputs; all is divided by √(L · ΣG²) · √(outputs / L).
     """
     size = 1 << max(outputs - 1, inputs - 1, 1).bit_length()
     transform = torch.from_numpy(linalg.hadamard(size)).float()
@@ -135,4 +135,4 @@ def fastfood(inputs: int, outputs: int, generator: torch.Generator) -> torch.Ten
     order = torch.randperm(size, generator=generator)
     normal = torch.randn(size, generator=generator)
     mixed = (transform * signs)[order] * normal[:, None]
-    return (transform @ mixed / (size * normal.square().sum()).sqrt())[:outputs, :inputs]
+    return (transform @ mixed / (outputs * normal.square().sum()).sqrt())[:outputs, :inputs]

@@ -12,7 +12,11 @@ import pandas as pd
 from scipy import stats
 
 from cbbt.catalogue import label
-from cbbt.results.tables import SCORE, scores
+from cbbt.results.tables import ALL, SCORE, scores
+
+LEVEL = 0.05
+MARGIN = 1.0  # points within which two methods count as equal: a standard error of one accuracy on 2,000 test images
+FEWEST = 10  # data sets for ranks: with fewer the critical difference tells apart little else than the ends
 
 
 def differences(runs: pd.DataFrame, method: str, baseline: str, shots: int, score: str = SCORE) -> pd.DataFrame:
@@ -31,20 +35,34 @@ def differences(runs: pd.DataFrame, method: str, baseline: str, shots: int, scor
     return paired
 
 
-def difference_table(runs: pd.DataFrame, method: str, baseline: str, shots: int, score: str = SCORE) -> pd.DataFrame:
-    """Mean differences with 95 % t intervals: a row per data set, then "all pairs".
+def groups(paired: pd.DataFrame) -> dict[str, pd.Series]:
+    """What each mean is taken over: of each data set its seeds, and of `ALL`, where there are several, the data sets' means.
 
-    Columns: n (pairs), mean, low, high (points), p (two-sided paired t-test). With
-    one pair there is no interval: NaN. "all pairs" takes every data set and seed
-    as one independent pair, though seeds of one data set share its test split.
+    paired: of `differences`.
     """
-    paired = differences(runs, method, baseline, shots, score)
-    groups = dict(iter(paired.groupby("dataset", sort=False).difference)) | {"all pairs": paired.difference}
-    return pd.DataFrame({name: _t_test(values) for name, values in groups.items()}).T.astype({"n": int})
+    seeds = dict(iter(paired.groupby("dataset", sort=False).difference))
+    means = pd.Series({name: values.mean() for name, values in seeds.items()})
+    return seeds | ({ALL: means} if len(seeds) > 1 else {})
+
+
+def difference_table(runs: pd.DataFrame, method: str, baseline: str, shots: int, score: str = SCORE) -> pd.DataFrame:
+    """Mean differences with 95 % t intervals: a row per data set and, below several, the headline `ALL`.
+
+    A data set's row is over its seeds, which share a test split: it speaks of the shots'
+    draw, for this split alone. Seeds of one data set are not independent of each other, so
+    `ALL` takes each data set as one observation, the mean over its seeds: with the same
+    number of seeds everywhere, this is the interval of the mixed model with data sets as
+    random, n − 1 degrees of freedom, and holds for data sets like these.
+
+    Columns: n (seeds, or data sets), mean, low, high (points), p (two-sided t-test
+    against 0), "p, equal" (two one-sided t-tests against ± `MARGIN`, Schuirmann 1987: below
+    0.05 the two are equal within the margin). One value has neither interval nor test: NaN.
+    """
+    return _tests(groups(differences(runs, method, baseline, shots, score)))
 
 
 def peer_table(runs: pd.DataFrame, method: str, shots: int) -> pd.DataFrame:
-    """`method` minus every other tuned method that shares a data set and seed with it, over all pairs.
+    """`method` minus every other tuned method that shares a data set and seed with it, over all data sets.
 
     Rows: the other methods; columns as in `difference_table`, and "p, Holm": p corrected
     for the number of methods compared (Holm 1979). Raises ValueError for a method that the table lacks, or if no
@@ -56,38 +74,48 @@ def peer_table(runs: pd.DataFrame, method: str, shots: int) -> pd.DataFrame:
     peers = [name for name in wide if name != method and (wide[method] - wide[name]).notna().any()]
     if not peers:
         raise ValueError(f"no other method shares a data set and a seed with {method!r} for shots={shots}")
-    table = pd.DataFrame({peer: difference_table(runs, method, peer, shots).loc["all pairs"] for peer in peers}).T
-    ranked = table.p.sort_values()
-    steps = ranked * [*range(len(ranked), 0, -1)]  # the smallest p times the number of tests, the next times one less, …
-    table["p, Holm"] = steps.cummax().clip(upper=1.0)
+    table = pd.DataFrame({peer: difference_table(runs, method, peer, shots).iloc[-1] for peer in peers}).T
+    table["p, Holm"] = holm(table.p)
     return table.astype({"n": int})
 
 
+def holm(p: pd.Series) -> pd.Series:
+    """Values of p corrected for their number (Holm 1979): the rule wherever several differences are looked at together."""
+    ranked = p.dropna().sort_values()
+    steps = ranked * [*range(len(ranked), 0, -1)]  # the smallest p times the number of tests, the next times one less, …
+    return steps.cummax().clip(upper=1.0).reindex(p.index)
+
+
 def difference_sentence(runs: pd.DataFrame, method: str, baseline: str, shots: int, score: str = SCORE) -> str:
-    """`method` minus `baseline` over all pairs, and whether that is a finding, in words."""
-    line = difference_table(runs, method, baseline, shots, score).loc["all pairs"]
+    """`method` minus `baseline` over all data sets, and whether a difference or equality is shown, in words."""
+    table = difference_table(runs, method, baseline, shots, score)
+    line, over = table.iloc[-1], "data sets" if len(table) > 1 else f"seeds of {table.index[0]}"
     text = f"{label(method)} − {label(baseline)}: {_signed(line['mean'])} points"
     if pd.isna(line.p):
-        return f"{text} (pairs of data set and seed: {line.n:.0f}, no test)."
-    p = "p < 0.001" if line.p < 0.001 else f"p = {line.p:.3f}"
-    verdict = "beyond chance" if line.p < 0.05 else "within chance"
-    return (
-        f"{text}, {verdict} at the 5 % level (95 % t interval {_signed(line.low)} to {_signed(line.high)}, "
-        f"paired t-test over {line.n:.0f} pairs of data set and seed, {p})."
-    )
+        return f"{text} ({line.n:.0f} {over}, no test)."
+    interval = f"95 % t interval {_signed(line.low)} to {_signed(line.high)} over {line.n:.0f} {over}"
+    return f"{text}, {verdict(line)} ({interval}, {_p(line.p)}; equal within ±{MARGIN:g}: {_p(line['p, equal'])})."
+
+
+def verdict(line: pd.Series) -> str:
+    """What a row of `difference_table` shows at the 5 % level: a difference, equality within `MARGIN`, both, or neither."""
+    equal = f"equal within ±{MARGIN:g} point"
+    if line.p < LEVEL:
+        return f"a difference, but {equal}" if line["p, equal"] < LEVEL else "a difference"
+    return equal if line["p, equal"] < LEVEL else "neither a difference nor equality is shown"
 
 
 def mean_ranks(runs: pd.DataFrame, shots: int, methods: list[str] | None = None) -> tuple[pd.Series, float]:
     """(mean rank of each method over data sets, best first; critical difference of Nemenyi's test at 5 %).
 
     Accuracies are means over seeds; methods that lack a data set are left out.
-    Source: Demšar, JMLR 2006. Raises ValueError for fewer than two data sets or methods.
+    Source: Demšar, JMLR 2006. Raises ValueError for fewer than `FEWEST` data sets or two methods.
     """
     wide = scores(runs, shots).groupby("dataset").mean().dropna(axis="columns")
     wide = wide[[name for name in wide if methods is None or name in methods]]
     n, k = wide.shape
-    if n < 2 or k < 2:
-        raise ValueError(f"ranks need at least two data sets and two methods with all of them, got {n} and {k}")
+    if n < FEWEST or k < 2:
+        raise ValueError(f"ranks need at least {FEWEST} data sets and two methods with all of them, got {n} and {k}")
     ranks = wide.rank(axis="columns", ascending=False).mean().sort_values(kind="stable")
     q = stats.studentized_range.ppf(0.95, k, math.inf) / math.sqrt(2)
     return ranks, float(q * math.sqrt(k * (k + 1) / (6 * n)))
@@ -97,10 +125,21 @@ def _signed(points: float) -> str:
     return f"{points:+.2f}".replace("-", "−")
 
 
-def _t_test(values: pd.Series) -> dict:
-    n, mean, error = len(values), values.mean(), values.sem()
-    if not error > 0:  # one pair, or the same difference everywhere
-        return {"n": n, "mean": mean, "low": float("nan"), "high": float("nan"), "p": float("nan")}
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def _tests(values: dict[str, pd.Series]) -> pd.DataFrame:
+    return pd.DataFrame({name: _t_tests(entries) for name, entries in values.items()}).T.astype({"n": int})
+
+
+def _t_tests(values: pd.Series) -> dict:
+    line = {"n": len(values), "mean": values.mean()}
+    if not values.sem() > 0:  # one value, or the same everywhere
+        return line | dict.fromkeys(("low", "high", "p", "p, equal"), math.nan)
     test = stats.ttest_1samp(values, 0.0)
     low, high = test.confidence_interval(0.95)
-    return {"n": n, "mean": mean, "low": low, "high": high, "p": test.pvalue}
+    sides = [
+        stats.ttest_1samp(values, bound, alternative=side).pvalue for bound, side in ((-MARGIN, "greater"), (MARGIN, "less"))
+    ]
+    return line | {"low": low, "high": high, "p": test.pvalue, "p, equal": max(sides)}

@@ -19,7 +19,8 @@ from cbbt.files import whole_file
 
 SCORE = "test_accuracy"  # percent, the last step's model
 RUN = ["dataset", "backbone", "method", "shots", "seed"]
-RESERVED = {"mean", "all pairs", "method", "shots", "seed", "seeds"}  # names that tables have beside those of data sets
+ALL = "all data sets"  # the row of a difference over data sets
+RESERVED = {"mean", ALL, "method", "shots", "seed", "seeds"}  # names that tables have beside those of data sets
 NAMES = {  # columns of text, whatever it looks like: 2024, NA and 1e5 are names of data sets
     *("run_id", "dataset", "task", "method", "backbone", "pretrained", "variant", "split", "template", "class_names"),
     *("context_init", "options", "commit", "device"),

@@ -54,10 +54,10 @@ def by_factor(runs: pd.DataFrame, epsilon: float) -> pd.DataFrame:
 
 
 def changes(table: pd.DataFrame) -> pd.DataFrame:
-    """What each value changes against the default, in points, paired by data set and seed.
+    """What each value changes against the default, in points, over data sets.
 
     `table`: of `by_factor`. Rows: (method, factor, value) but for the defaults;
-    columns n, mean, low, high, p as in `cbbt.results.tables.difference_table`. Kinds of
+    columns as in `cbbt.results.statistics.difference_table`, over data sets. Kinds of
     adapter are all compared with the residual one, and stand under "cbbt".
     """
     rows = {}
@@ -66,7 +66,7 @@ def changes(table: pd.DataFrame) -> pd.DataFrame:
         for family, group in part.groupby("family", sort=False):
             for value, varied in group[~group.default].groupby("value"):
                 pair = pd.concat([group[group.default].assign(method="default"), varied.assign(method="varied")])
-                rows[family, factor, value] = difference_table(pair, "varied", "default", pair.shots.iloc[0]).loc["all pairs"]
+                rows[family, factor, value] = difference_table(pair, "varied", "default", pair.shots.iloc[0]).iloc[-1]
     return pd.DataFrame(rows).T.rename_axis(["method", "factor", "value"])
 
 

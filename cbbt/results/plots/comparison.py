@@ -16,8 +16,8 @@ from matplotlib.lines import Line2D
 from cbbt.catalogue import label
 from cbbt.results.plots.parts import NAME, look, of_methods, panel_axes, short_name
 from cbbt.results.plots.style import COLUMN, in_style
-from cbbt.results.statistics import difference_table, differences, mean_ranks, peer_table
-from cbbt.results.tables import SCORE, dataset_order, mean_over_datasets, require, scores
+from cbbt.results.statistics import MARGIN, difference_table, differences, groups, mean_ranks, peer_table
+from cbbt.results.tables import ALL, SCORE, dataset_order, mean_over_datasets, require, scores
 
 SELECTIONS = {  # column of the table of runs → what it selects by, marker
     "test_accuracy": ("last step (reported)", "o"),
@@ -66,21 +66,23 @@ def gain_over_zero_shot(runs: pd.DataFrame, shots: int, methods: list[str] | tup
 
 @in_style
 def gain_over_peers(runs: pd.DataFrame, shots: int, method: str = "cbbt") -> Figure:
-    """`method` minus every other tuned method: a panel per data set and one for all pairs.
+    """`method` minus every other tuned method: a panel per data set and one over all data sets.
 
-    Dots: seeds. Diamonds and bars: mean and 95 % t interval, not corrected for the
-    number of peers. Peers that share no data set and seed with `method` are left
-    out, and zero-shot has a figure of its own. Needs columns dataset, backbone,
-    method, shots, seed, test_accuracy. Raises ValueError if there is no peer.
+    Dots: seeds, or in the last panel data sets. Diamonds and bars: their mean and 95 % t
+    interval (`cbbt.results.statistics.difference_table`), not corrected for the number of
+    peers. Peers that share no data set and seed with `method` are left out, and zero-shot
+    has a figure of its own. Needs columns dataset, backbone, method, shots, seed,
+    test_accuracy. Raises ValueError if there is no peer.
     """
     peers = list(peer_table(runs, method, shots).index)
-    names = [*dict.fromkeys(scores(runs, shots).index.get_level_values("dataset")), "all pairs"]
+    names = list(dict.fromkeys(scores(runs, shots).index.get_level_values("dataset")))
+    names += [ALL] if len(names) > 1 else []
     figure, axes, _ = panel_axes(len(names), "difference (points)", "", sharey=True)
     for row, peer in enumerate(peers):
-        pairs, table = differences(runs, method, peer, shots), difference_table(runs, method, peer, shots)
+        dots, table = groups(differences(runs, method, peer, shots)), difference_table(runs, method, peer, shots)
         colour = look(peer)[0]
         for ax, name in zip(axes, names):
-            values = (pairs if name == "all pairs" else pairs[pairs.dataset == name]).difference
+            values = dots.get(name, ())
             ax.plot(
                 values, [row + 0.2] * len(values), linestyle="none", marker="o", markersize=2.6, color=colour, alpha=0.6, mew=0
             )
@@ -93,10 +95,10 @@ def gain_over_peers(runs: pd.DataFrame, shots: int, method: str = "cbbt") -> Fig
         ax.set_yticks(range(len(peers)), labels=[label(peer) for peer in peers], **NAME)
         ax.set_ylim(len(peers) - 0.5, -0.5)
         ax.grid(axis="y", visible=False)
-        ax.set_title(short_name(name), fontweight="bold" if name == "all pairs" else "normal", **NAME)
+        ax.set_title(short_name(name), fontweight="bold" if name == ALL else "normal", **NAME)
     rows = len(figure.axes) // axes[0].get_gridspec().ncols
     figure.set_figheight(rows * (0.5 + 0.17 * len(peers)) + 0.35)
-    title = f"{label(method)} − each other method, {shots} shots; dots: seeds; bars: 95 % t interval"
+    title = f"{label(method)} − each other method, {shots} shots; dots: seeds, data sets; bars: 95 % t interval"
     figure.suptitle(title, fontsize=8, **NAME)
     return figure
 
@@ -144,50 +146,63 @@ def selection_comparison(runs: pd.DataFrame, shots: int, methods: list[str] | No
 
 @in_style
 def paired_differences(runs: pd.DataFrame, shots: int, method: str = "cbbt", baseline: str = "adapter") -> Figure:
-    """`method` minus `baseline` on the same data set and seed, every pair a dot.
+    """`method` minus `baseline` on the same data set and seed; in the last row, over data sets, each a dot.
 
-    Diamonds and bars: mean and 95 % t interval, per data set and over all pairs
-    (see `cbbt.results.tables.difference_table`). An interval across zero is no finding.
+    Diamonds and bars: mean and 95 % t interval (see `cbbt.results.statistics.difference_table`);
+    an interval across zero shows no difference. The grey strip is ± `MARGIN`: an equality
+    is shown by the 90 % interval within it.
     Needs columns dataset, backbone, method, shots, seed, test_accuracy.
     """
-    pairs = differences(runs, method, baseline, shots)
+    dots = groups(differences(runs, method, baseline, shots))
     table = difference_table(runs, method, baseline, shots)
-    figure = Figure(figsize=(COLUMN, 0.85 + 0.26 * len(table)))
+    figure = Figure(figsize=(COLUMN, 0.98 + 0.26 * len(table)))
     ax = figure.subplots()
     colour = look(method)[0]
     for row, (name, line) in enumerate(table.iterrows()):
-        values = (pairs if name == "all pairs" else pairs[pairs.dataset == name]).difference
+        values = dots[name]
         ax.plot(values, [row + 0.17] * len(values), linestyle="none", marker="o", markersize=3, color=colour, alpha=0.55, mew=0)
         if pd.notna(line.low):
             ax.plot([line.low, line.high], [row - 0.12] * 2, marker="|", markersize=4, color="black", linewidth=1.1)
         ax.plot(line["mean"], row - 0.12, marker="D", markersize=4, color="black", markerfacecolor=colour)
     ax.axvline(0, color="black", linewidth=0.8, linestyle="--")
-    ax.axhline(len(table) - 1.5, color="black", linewidth=0.5)
+    ax.axvspan(-MARGIN, MARGIN, color="0.93", zorder=0)
+    if ALL in table.index:
+        ax.axhline(len(table) - 1.5, color="black", linewidth=0.5)
     ax.set_yticks(range(len(table)), labels=[f"{short_name(name)} ({n})" for name, n in table.n.items()], **NAME)
     ax.set_ylim(len(table) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
     ax.set_title(f"{label(method)} − {label(baseline)}, {shots} shots", **NAME)
-    ax.set_xlabel("difference in test accuracy (points)\ndots: pairs; bars: 95 % t interval")
+    bands = f"bars: 95 % t interval; grey: ± {MARGIN:g} point"
+    ax.set_xlabel(f"difference in test accuracy (points)\ndots: seeds, in the last row data sets\n{bands}")
     return figure
 
 
 @in_style
 def differences_by_shots(runs: pd.DataFrame, method: str = "cbbt", baseline: str = "adapter") -> Figure:
-    """`method` minus `baseline` against shots: a panel per data set and one for all pairs.
+    """`method` minus `baseline` against shots: a panel per data set and one over all data sets.
 
-    Dots: seeds. Diamonds and bars: mean and 95 % t interval. Needs columns dataset,
+    Dots: seeds, or in the last panel data sets. Diamonds and bars: their mean and 95 % t interval. Needs columns dataset,
     backbone, method, shots, seed, test_accuracy.
     """
     counts = sorted(set(runs[runs.method == method].shots))
-    names = [*dataset_order(runs), "all pairs"]
+    names = dataset_order(runs)
+    names += [ALL] if len(names) > 1 else []
     ylabel = f"{label(method)} − {label(baseline)}\n(points)"
     figure, axes, _ = panel_axes(len(names), "shots", ylabel, columns=5, sharey=True)
     for place, shots in enumerate(counts):
-        pairs, table = differences(runs, method, baseline, shots), difference_table(runs, method, baseline, shots)
+        dots, table = groups(differences(runs, method, baseline, shots)), difference_table(runs, method, baseline, shots)
         for ax, name in zip(axes, names):
-            line, values = table.loc[name], (pairs if name == "all pairs" else pairs[pairs.dataset == name]).difference
-            dots = [place + 0.2] * len(values)
-            ax.plot(dots, values, linestyle="none", marker="o", markersize=2.6, color=look(method)[0], alpha=0.55, mew=0)
+            line, values = table.loc[name], dots[name]
+            ax.plot(
+                [place + 0.2] * len(values),
+                values,
+                linestyle="none",
+                marker="o",
+                markersize=2.6,
+                color=look(method)[0],
+                alpha=0.55,
+                mew=0,
+            )
             ax.plot([place - 0.1] * 2, [line.low, line.high], marker="_", markersize=4, color="black", linewidth=1.1)
             ax.plot(place - 0.1, line["mean"], marker="D", markersize=3.5, color="black", markerfacecolor=look(method)[0])
     for ax, name in zip(axes, names):
@@ -207,7 +222,7 @@ def critical_difference(runs: pd.DataFrame, shots: int, methods: list[str] | Non
     share theirs. The bar above the axis is the critical difference at the 5 %
     level, q · √(k(k + 1)/6N) for k methods on N data sets: with few data sets it is
     long. Needs columns dataset, backbone, method, shots, seed, test_accuracy.
-    Raises ValueError for fewer than two data sets or methods that share them.
+    Raises ValueError for fewer than ten data sets, or two methods that have them all.
     """
     ranks, difference = mean_ranks(runs, shots, methods)
     figure = Figure(figsize=(COLUMN, 1.0 + 0.2 * len(ranks)))
