@@ -62,6 +62,7 @@ figures: setup
 # Run the notebooks again with their defaults, in place, as they are committed.
 notebooks: setup
 	jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False --log-level ERROR notebooks/0*.ipynb notebooks/A[2345]*.ipynb
+	python -c "import sys; from cbbt.notebook import remove_bars; remove_bars(*sys.argv[1:])" notebooks/*.ipynb
 
 lab: setup
 	jupyter lab notebooks

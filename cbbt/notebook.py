@@ -21,6 +21,7 @@ from types import SimpleNamespace
 
 from cbbt.checks import read_as
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
 INJECTED = "# Parameters"  # first line of the cell that papermill injects
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
 
@@ -137,3 +138,14 @@ def show_figure(figure, dpi: int = 100) -> None:
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close(figure)
     display(Image.open(buffer).convert("RGB").quantize(256))
+
+
+def remove_bars(*paths: str | Path) -> None:
+    """Take the progress bars out of executed notebooks, in place: in a file they stand still for ever."""
+    for path in map(Path, paths):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        notebook["metadata"].pop("widgets", None)
+        for cell in notebook["cells"]:
+            if "outputs" in cell:
+                cell["outputs"] = [output for output in cell["outputs"] if WIDGET not in output.get("data", {})]
+        path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ import yaml
 from papermill.inspection import inspect_notebook
 
 import cbbt
-from cbbt.notebook import check_parameters, figures_folder, read_parameters
+from cbbt.notebook import check_parameters, figures_folder, read_parameters, remove_bars
 
 ROOT = Path(__file__).parent.parent
 
@@ -111,6 +111,13 @@ def test_papermill_lists_every_parameter(path):
     (declared,) = [c.source for c in nbformat.read(path, as_version=4).cells if "parameters" in c.metadata.get("tags", [])]
     names = [line.target.id for line in ast.parse(declared).body]
     assert list(inspect_notebook(str(path))) == names
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
+def test_committed_notebooks_have_no_bars_that_stand_still(path, tmp_path):
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+    remove_bars(tmp_path / path.name)
+    assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "notebooks").glob("*.yaml")), ids=lambda path: path.name)
