@@ -95,8 +95,8 @@ def run(
 
 
 def _begin(origin: dict, folder: Path) -> None:
-    """Note what the run is of, or make sure that it is still the same if it was begun before."""
-    if (folder / ORIGIN).exists():
+    """Note what the run is of; if it was begun before, and something is kept of it, make sure that it is still the same."""
+    if (folder / CHECKPOINT).exists() and (folder / ORIGIN).exists():
         require_same_origin(json.loads((folder / ORIGIN).read_text(encoding="utf-8")), origin, folder)
     with whole_file(folder / ORIGIN) as partial:
         partial.write_text(json.dumps(origin), encoding="utf-8")
