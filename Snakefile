@@ -12,6 +12,7 @@
 
 import base64
 import re
+import sys
 from pathlib import Path
 from shlex import quote
 
@@ -31,12 +32,15 @@ if not workflow.overwrite_configfiles:
     configfile: "configs/default.yaml"
 
 
-GRID = Grid.from_dict(dict(config))
+try:
+    GRID = Grid.from_dict(dict(config))
+    GRID.require_data()
+except (ValueError, TypeError, NameError) as error:
+    sys.exit(str(error))
 CELLS = {cell.name: cell for cell in GRID.cells()}
 RESULTS, TABLES, FIGURES = GRID.results, GRID.tables, GRID.figures
 HERE = Path(workflow.basedir)  # notebooks run elsewhere: they are given whole paths
 WEIGHTS = "cbbt/mini_clip/mini_clip.safetensors"
-GRID.require_data()
 
 # The figures that were drawn are listed in the file that says so. If one of them is gone, they are drawn again.
 DRAWN = Path(RESULTS, "notebooks", "04_figures.done")

@@ -137,7 +137,8 @@ class Grid:
 
     def require_data(self) -> None:
         """Raise `DataError`, which says what is missing, unless the data of all cells lie there."""
-        for dataset, split in {(config.dataset, config.split) for cell in self.cells() for config in self.configs(cell)}:
+        wanted = dict.fromkeys((config.dataset, config.split) for cell in self.cells() for config in self.configs(cell))
+        for dataset, split in wanted:
             require_data(dataset, self.data_root, split)
 
     def cells(self) -> list[Cell]:
