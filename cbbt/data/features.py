@@ -25,6 +25,7 @@ from cbbt.data.feature_cache import FeatureCache, require_apart
 from cbbt.data.task import DataError
 from cbbt.seeding import generator_for
 
+MANY = 256  # images from which on a bar is worth its messages: each costs a notebook a dozen, and many runs have few images
 BATCH = 64  # images per question; part of the last bits of a feature, so not an option
 
 
@@ -62,7 +63,7 @@ def encode_views(
 
     Costs views · n images in the ledger, read from `cache` or not. `workers`
     processes decode and augment while the box works; pixels of a few batches are
-    in memory at a time. `progress` shows images per second.
+    in memory at a time. `progress` shows images per second, where there are `MANY`.
 
     Raises `DataError` as soon as an image cannot be read, naming it and how many
     were read before; shards that are finished stay. Also if `cache` lies among the images.
@@ -71,7 +72,8 @@ def encode_views(
     if not isinstance(workers, Integral) or isinstance(workers, bool) or workers < 0:
         raise ValueError(f"workers must be a whole number from 0, got {workers!r}")
     dataset = _Views(items, Augmentation(box.preprocess_config, augmentation, mirror), views, seed)
-    with tqdm(total=len(dataset), desc="encode images", unit="image", delay=3, disable=not progress) as bar:
+    shown = progress and len(dataset) >= MANY
+    with tqdm(total=len(dataset), desc="encode images", unit="image", delay=3, disable=not shown) as bar:
         if cache is None:
             features = _encode(box, dataset, range(len(dataset)), workers, bar)
         else:
