@@ -11,7 +11,8 @@ PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.1
 	$$each -c '$(NEW_ENOUGH)' 2> /dev/null && echo $$each && break; done)
 NEW_ENOUGH = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 VENV ?= .venv
-CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+# nproc would give the number of OpenMP's threads where a user has set it.
+CORES ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
 CONFIG ?= configs/default.yaml
 BIN = $(VENV)/bin
 # The notebooks' kernels and snakemake's shells must find the environment's programs.
