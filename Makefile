@@ -45,15 +45,14 @@ reproduce: setup
 	python -m cbbt.runs.batch snakemake --cores $(CORES) --configfile $(CONFIG) \
 		--rerun-triggers mtime params input --rerun-incomplete --keep-going --quiet rules
 
-# One process for each core, each with one thread; a file or notebook stays in one process. The long ones,
-# notebooks, come first, so that no core is idle at the end. Progress bars move seldom: nbval reads a kernel's
-# messages when a cell has ended, and of more than a thousand some, perhaps the last one, are lost.
+# One process for each core, each with one thread; a file or notebook stays in one process. Progress bars
+# move seldom: nbval reads a kernel's messages when a cell has ended, and of more than a thousand some may be lost.
 test test-all: setup
 	ruff check --quiet .
 	ruff format --check --quiet .
 	lint-imports --verbose --no-cache > /dev/null || lint-imports --no-cache
-	OMP_NUM_THREADS=1 TQDM_MININTERVAL=2 python -m pytest --quiet --numprocesses $(CORES) --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env \
-		--nbval-sanitize-with tests/nbval_sanitize.cfg $(if $(filter test,$@),-m "not soak") notebooks tests
+	OMP_NUM_THREADS=1 TQDM_MININTERVAL=2 python -m pytest --quiet --numprocesses $(CORES) --dist loadfile --nbval-lax --nbval-current-env \
+		--nbval-sanitize-with tests/nbval_sanitize.cfg $(if $(filter test,$@),-m "not soak") tests notebooks
 
 figures: setup
 	mkdir -p results
