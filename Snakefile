@@ -94,7 +94,7 @@ localrules:
 
 rule all:
     input:
-        f"{RESULTS}/notebooks/04_figures.done",
+        str(DRAWN),
 
 
 rule data_preparation:

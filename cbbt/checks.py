@@ -10,6 +10,7 @@ import ast
 import difflib
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Union, get_args, get_origin, get_type_hints
@@ -141,6 +142,14 @@ def check_ranges(settings, at_least: dict[str, float], positive: tuple[str, ...]
     for name in positive:
         if not getattr(settings, name) > 0:
             raise ValueError(f"{name} must be positive, got {getattr(settings, name)}")
+
+
+def require_distinct(name: str, entries) -> None:
+    """Raise ValueError unless there is at least one entry, and none stands twice."""
+    if not entries:
+        raise ValueError(f"{name} is empty: name at least one")
+    if twice := [entry for entry, count in Counter(entries).items() if count > 1]:
+        raise ValueError(f"{name} has {', '.join(map(str, twice))} twice")
 
 
 def choose(name: str, value, allowed) -> None:

@@ -12,12 +12,11 @@ import hashlib
 import json
 import os
 import re
-from collections import Counter
 from dataclasses import dataclass, field
 
 from cbbt.box.ledger import GRAINS
 from cbbt.box.prompts import POSITIONS
-from cbbt.checks import check_ranges, check_types, choose, nearest
+from cbbt.checks import check_ranges, check_types, choose, nearest, require_distinct
 from cbbt.data.augment import AUGMENTATIONS
 from cbbt.data.cards import CARDS, EMBEDDED
 from cbbt.data.load import READERS
@@ -196,10 +195,7 @@ def method_configs(methods, seeds, settings: dict, common: dict) -> list[RunConf
     setting, one that is in `common` too, or nothing to run.
     """
     for title, entries in (("methods", methods), ("seeds", seeds)):
-        if not entries:
-            raise ValueError(f"{title} is empty: name at least one")
-        if twice := [entry for entry, count in Counter(entries).items() if count > 1]:
-            raise ValueError(f"{title} has {', '.join(map(str, twice))} twice")
+        require_distinct(title, entries)
     for method in methods:
         choose("method", method, METHODS)
     shared = {key: value for key, value in settings.items() if key not in METHODS}

@@ -17,7 +17,7 @@ from typing import get_args, get_origin, get_type_hints
 
 import yaml
 
-from cbbt.checks import choose, read_as
+from cbbt.checks import choose, read_as, require_distinct
 from cbbt.data.load import require_data, require_known
 from cbbt.methods import METHODS
 from cbbt.notebook import check_parameters, project_root
@@ -184,8 +184,5 @@ def _checked(name: str, value, expected):
     if get_origin(expected) is not tuple:
         return read_as(name, value, expected)
     entries = [read_as(f"each of {name}", entry, get_args(expected)[0]) for entry in read_as(name, value, list)]
-    if not entries:
-        raise ValueError(f"{name} is empty: name at least one")
-    if twice := [entry for entry, count in Counter(entries).items() if count > 1]:
-        raise ValueError(f"{name} has {', '.join(map(str, twice))} twice")
+    require_distinct(name, entries)
     return tuple(entries)
