@@ -67,7 +67,7 @@ def cell_parameters(wildcards):
         cache=str(HERE / GRID.cache) if GRID.cache else "",
         workers=GRID.workers,
         settings={method: GRID.settings_of(cell, method) for method in cell.methods},
-        runs=str(HERE / RESULTS / "runs"),
+        runs=str(HERE / GRID.runs),
         table=str(HERE / RESULTS / "cells" / f"{cell.name}.csv"),
     )
 

@@ -25,7 +25,10 @@ class Entry:
 
 CATALOGUE = {
     "zero_shot": Entry("Zero-shot CLIP", "text, features", "nothing", "#8C8C8C", ""),
-    "coop": Entry("CoOp (white box)", "gradients", "context", "#000000", "X"),
+    "zero_shot_bare": Entry("Zero-shot, bare prompt", "text, features", "nothing", "#BDBDBD", ""),
+    "true_gradient": Entry("True gradient (white box)", "gradients", "context", "#000000", "X"),
+    "coop4": Entry("CoOp, M = 4 (white box)", "gradients", "context", "#6F6F6F", "x"),
+    "coop16": Entry("CoOp, M = 16 (white box)", "gradients", "context", "#3F3F3F", "+"),
     "cbbt_prompt": Entry("CBBT, prompt only", "token embeddings, features", "context", "#E69F00", "^"),
     "adapter": Entry("Adapter only", "features", "adapter", "#0072B2", "s"),
     "tip_adapter": Entry("Tip-Adapter", "features", "α, β", "#56B4E9", "v"),

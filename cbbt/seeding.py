@@ -20,8 +20,15 @@ def generator_for(seed: int, *purpose: str | int) -> torch.Generator:
 
 
 def batch_rows(seed: int, step: int, n: int, size: int) -> torch.Tensor:
-    """Row numbers of the batch of a step: n rows in a new order each epoch, an incomplete batch dropped."""
+    """Row numbers of the batch of a step, min(size, n) of n rows.
+
+    The rows come in one order after another, each a new draw, and the batches follow each
+    other without a gap: where n is no multiple of the size, what is left of one order begins
+    the next batch, and no row is passed over (released codes drop the incomplete batch).
+    """
     size = min(size, n)
-    epoch, within = divmod(step, n // size)
-    order = torch.randperm(n, generator=generator_for(seed, "order", epoch))
-    return order[within * size : (within + 1) * size]
+    first, begin = divmod(step * size, n)
+    orders = [torch.randperm(n, generator=generator_for(seed, "order", first))]
+    if begin + size > n:
+        orders.append(torch.randperm(n, generator=generator_for(seed, "order", first + 1)))
+    return torch.cat(orders)[begin : begin + size]

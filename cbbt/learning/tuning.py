@@ -8,9 +8,11 @@ same current prompts (Guo et al., 2023):
     v     ← Adam(v, clip(ĝ, 5));  adapter ← optimiser(exact gradient)
 
 The same loop trains the prompt alone, the adapter alone, and, with
-`ExactGradient` through the white box, CoOp. Read `tune` first. A run can stop at
-any step: every draw has its own generator (`cbbt.seeding`), so a checkpoint is
-the parameters, the optimisers' moments and the counts, and nothing else.
+`ExactGradient` through the white box, CoOp. A budget ends queries, not learning: the
+adapter's steps cost none and go on, and the prompt's, where fewer are affordable than
+planned, are spread over them. Read `tune` first. A run can stop at any step: every draw
+has its own generator (`cbbt.seeding`), so a checkpoint is the parameters, the
+optimisers' moments and the counts, and nothing else.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
+from cbbt.adapters import IdentityAdapter
 from cbbt.gradients.directions import MEMORY, family
 from cbbt.gradients.estimators import estimate_gradient
 from cbbt.learning.fitting import Classifier, Fitted, Session, Support
@@ -38,6 +41,7 @@ class EstimatedGradient:
         self.box, self.class_names, self.config = box, class_names, config
         losses = config.q + 1 if config.differences == "forward" else 2 * config.q
         sets = config.q + 1 if config.differences == "forward" else 2 * config.q + 1
+        sets += config.fresh_text
         self.cost = {"loss_queries": losses, "class_prompts": sets * len(class_names)}
 
     def __call__(self, context, features, offsets, labels, generator, past):
@@ -75,7 +79,7 @@ class ExactGradient:
 
     def __init__(self, white_box, class_names, config):
         self.box, self.class_names, self.config = white_box, class_names, config
-        self.cost = {"loss_queries": 1, "class_prompts": len(class_names)}
+        self.cost = {"loss_queries": 1, "class_prompts": (1 + config.fresh_text) * len(class_names)}
 
     def __call__(self, context, features, offsets, labels, generator, past):
         with torch.enable_grad():
@@ -86,14 +90,18 @@ class ExactGradient:
         return gradient, loss.item(), text[0].detach()
 
 
-def learning_rate(base: float, epoch: int, config, epochs: int | None = None) -> float:
-    """Cosine per epoch after `warmup_epochs` at `warmup_lr`, as in CoOp and CBBT.
-
-    `epochs` is the length of the fit where a budget decides it, else `config.epochs`.
-    """
+def learning_rate(base: float, epoch: float, config) -> float:
+    """Cosine after `warmup_epochs` at `warmup_lr`; `epoch`, from 0, is whole where the rate falls with each epoch, as in CoOp and CBBT."""
     if epoch < config.warmup_epochs:
         return min(base, config.warmup_lr)
-    return 0.5 * base * (1 + math.cos(math.pi * (epoch - config.warmup_epochs) / (epochs or config.epochs)))
+    return 0.5 * base * (1 + math.cos(math.pi * (epoch - config.warmup_epochs) / config.epochs))
+
+
+def prompt_steps(total: int, every: int, affordable: int | None) -> set[int]:
+    """At which of `total` steps the prompt makes one: each `every`-th, or as many of those as are affordable, evenly spread."""
+    planned = range(0, total, every)
+    count = len(planned) if affordable is None else min(affordable, len(planned))
+    return {planned[number * len(planned) // count] for number in range(count)}
 
 
 def tune(
@@ -106,15 +114,21 @@ def tune(
     adapter_optimizer: torch.optim.Optimizer | None = None,
     context: torch.Tensor | None = None,
     prompt_gradient: Callable | None = None,
+    prompt_optimizer: Callable = torch.optim.Adam,
     text: torch.Tensor | None = None,
 ) -> Fitted:
-    """Run the loop for `config.epochs` epochs, or for as many steps as a budget pays for.
+    """Run the loop for `config.epochs` epochs, the prompt's steps within the budget.
+
+    An epoch has as many steps as the shots fill batches, and at least
+    `config.min_epoch_steps`: fewer shots are gone through again.
 
     Args:
-        adapter: output-side module; trained if `adapter_optimizer` is given.
+        adapter: output-side module; trained if `adapter_optimizer` is given, and
+            then neither used nor trained in the first `config.adapter_start` epochs.
         context, prompt_gradient: the start (M, D) or (C, M, D) and the source of
             its gradients; without them the prompts stay at `text` (C, E). What the
             source says that an estimate costs (`cost`) is what a budget is planned by.
+        prompt_optimizer: (parameters, lr, weight_decay) → the prompt's optimiser.
 
     Returns the classifiers and the history. Raises ValueError without shots, and
     BudgetExceeded if the budget does not pay for one step of the prompt.
@@ -122,46 +136,50 @@ def tune(
     n = len(support.labels)
     if not n:
         raise ValueError("there is nothing to tune on: the support set is empty, choose shots ≥ 1")
-    batch = min(config.batch_size, n)
-    steps_per_epoch = n // batch  # the incomplete batch is dropped
+    steps_per_epoch = max(n // min(config.batch_size, n), config.min_epoch_steps)
     total = config.epochs * steps_per_epoch
-    affordable = box.ledger.affordable_steps(getattr(prompt_gradient, "cost", {}))
-    if affordable is not None:
-        total = affordable * config.prompt_every
-    epochs = math.ceil(total / steps_per_epoch)
+    joined = config.adapter_start * steps_per_epoch if adapter_optimizer is not None else 0  # the step of the adapter's first
+    asking = set()
+    if prompt_gradient is not None:
+        affordable = box.ledger.affordable_steps(prompt_gradient.cost)
+        asking = prompt_steps(joined if config.only_adapter else total, config.prompt_every, affordable)
     progress = Progress(config, session, box.ledger)
-    loop = _Loop(context, adapter, adapter_optimizer, text, config, epochs, progress)
+    loop = _Loop(context, prompt_optimizer, adapter, adapter_optimizer, text, config, progress)
     loop.restore(box.device)
 
     def classifier() -> Classifier:
         now = loop.text
         if loop.context is not None:
             now = session.judge.encode_prompts(loop.context.detach()[None], support.class_names, config.position)[0]
-        return Classifier(now.detach(), adapter, box.logit_scale)
+        return Classifier(now.detach(), adapter if loop.step > joined else IdentityAdapter(), box.logit_scale)
 
     for step in tqdm(
         range(loop.step, total), initial=loop.step, total=total, desc="tune", delay=3, disable=not session.progress, leave=False
     ):
         epoch, within = divmod(step, steps_per_epoch)
-        rows = batch_rows(config.seed, step, n, batch).to(support.labels.device)
+        age = epoch if config.cosine == "epoch" else step / steps_per_epoch
+        rows = batch_rows(config.seed, step, n, config.batch_size).to(support.labels.device)
         raw, labels = support.views[epoch % len(support.views)][rows], support.labels[rows]
-        features, offsets = adapter(raw)
+        present = adapter if step >= joined else IdentityAdapter()
+        features, offsets = present(raw)
 
-        if prompt_gradient is not None and step % config.prompt_every == 0:
-            scored = (features, offsets, labels) if config.scoring == "batch" else _whole(support, adapter)
+        if step in asking:
+            scored = (features, offsets, labels) if config.scoring == "batch" else _whole(support, present)
             generator = generator_for(config.seed, "directions", step)
             gradient, loss, loop.text = prompt_gradient(loop.context.detach(), *map(_detach, scored), generator, loop.past)
-            loop.update_prompt(gradient, loss, epoch)
-        if adapter_optimizer is not None:
+            loop.update_prompt(gradient, loss, age)
+            if config.fresh_text:
+                loop.text = box.encode_prompts(loop.context.detach()[None], support.class_names, config.position)[0].detach()
+        if adapter_optimizer is not None and step >= joined:
             logits = box.logit_scale * features @ loop.text.T
-            loop.update_adapter(F.cross_entropy(logits if offsets is None else logits + offsets, labels), epoch)
+            loop.update_adapter(F.cross_entropy(logits if offsets is None else logits + offsets, labels), age)
         progress.step += 1
 
         if within == steps_per_epoch - 1 or step == total - 1:
             progress.close_epoch(classifier(), loop.parameters(), support, loop.epoch_means())
         if progress.due:
             loop.save()
-    return loop.fitted(classifier, support)
+    return loop.fitted(classifier, support, joined)
 
 
 def _whole(support: Support, adapter: nn.Module):
@@ -178,14 +196,14 @@ def _detach(tensor: torch.Tensor | None) -> torch.Tensor | None:
 class _Loop:
     """The state of `tune`: parameters, optimisers, and what the running epoch has seen."""
 
-    def __init__(self, context, adapter, adapter_optimizer, text, config, epochs, progress):
-        self.config, self.epochs, self.progress = config, epochs, progress
+    def __init__(self, context, prompt_optimizer, adapter, adapter_optimizer, text, config, progress):
+        self.config, self.progress = config, progress
         self.adapter, self.adapter_optimizer = adapter, adapter_optimizer
         self.text = text  # class features that the adapter is trained against
         self.context = None if context is None else nn.Parameter(context.clone())
         self.prompt_optimizer = None
         if self.context is not None:
-            self.prompt_optimizer = torch.optim.Adam([self.context], lr=config.prompt_lr, weight_decay=config.weight_decay)
+            self.prompt_optimizer = prompt_optimizer([self.context], lr=config.prompt_lr, weight_decay=config.weight_decay)
         self.adapter_lr = adapter_optimizer.param_groups[0]["lr"] if adapter_optimizer else 0.0
         self.past: torch.Tensor | None = None  # the last estimates of the prompt's gradient, oldest first
         self.losses: list[float] = []  # of the running epoch: the prompt's, where there is one
@@ -195,28 +213,26 @@ class _Loop:
     def step(self) -> int:
         return self.progress.step
 
-    def update_prompt(self, gradient: torch.Tensor, loss: float, epoch: int) -> None:
+    def update_prompt(self, gradient: torch.Tensor, loss: float, epoch: float) -> None:
         self.losses.append(loss)
         kept = [] if self.past is None else [self.past]
         self.past = torch.cat([*kept, gradient[None]])[-MEMORY:]
         self.context.grad = gradient.clone()
         norm = nn.utils.clip_grad_norm_([self.context], self.config.clip_norm)
         self.gradient_norms.append(norm.item())
-        rate = learning_rate(self.config.prompt_lr, epoch, self.config, self.epochs)
-        self.prompt_optimizer.param_groups[0]["lr"] = rate
+        self.prompt_optimizer.param_groups[0]["lr"] = learning_rate(self.config.prompt_lr, epoch, self.config)
         self.prompt_optimizer.step()
 
-    def update_adapter(self, loss: torch.Tensor, epoch: int) -> None:
+    def update_adapter(self, loss: torch.Tensor, epoch: float) -> None:
         if self.context is None:
             self.losses.append(loss.item())
         self.adapter_optimizer.zero_grad()
         loss.backward()
-        rate = learning_rate(self.adapter_lr, epoch, self.config, self.epochs)
-        self.adapter_optimizer.param_groups[0]["lr"] = rate
+        self.adapter_optimizer.param_groups[0]["lr"] = learning_rate(self.adapter_lr, epoch, self.config)
         self.adapter_optimizer.step()
 
     def epoch_means(self) -> dict:
-        """Mean loss and gradient norm of the epoch that ends; with few shots it may hold no prompt step."""
+        """Mean loss and gradient norm of the epoch that ends; of the prompt it may hold none."""
         means = {"train_loss": self.losses, "gradient_norm": self.gradient_norms}
         self.losses, self.gradient_norms = [], []
         return {name: sum(values) / len(values) for name, values in means.items() if values}
@@ -227,15 +243,17 @@ class _Loop:
             tensors["context"] = self.context.detach()
         return tensors
 
-    def fitted(self, classifier, support: Support) -> Fitted:
-        """Both classifiers, each with an adapter of its own."""
+    def fitted(self, classifier, support: Support, joined: int) -> Fitted:
+        """Both classifiers, each with an adapter of its own, if it has joined by then."""
         last, best = classifier(), self.progress.best
         trained = [group["params"] for optimizer in self._optimizers().values() for group in optimizer.param_groups]
         learned = sum(parameter.numel() for parameters in trained for parameter in parameters)
         if not best:
             return Fitted(last, history=self.progress.history, learned=learned)
-        best_adapter = copy.deepcopy(self.adapter)
-        best_adapter.load_state_dict(part(best, "adapter."))
+        best_adapter = IdentityAdapter()
+        if self.progress.history[self.progress.best_epoch - 1]["step"] > joined:
+            best_adapter = copy.deepcopy(self.adapter)
+            best_adapter.load_state_dict(part(best, "adapter."))
         best_text = last.text
         if self.context is not None:
             judge, position = self.progress.session.judge, self.config.position

@@ -27,6 +27,7 @@ from cbbt.methods import (
     lfa,
     tip_adapter,
     tip_adapter_f,
+    true_gradient,
     word_search,
     zero_shot,
     zip_prompt,
@@ -46,16 +47,25 @@ class Method:
     fit: Callable
     white_box: bool = False
     needs_shots: bool = True
-    defaults: dict = field(default_factory=lambda: CBBT_DEFAULTS)
+    defaults: dict = field(default_factory=dict)
     settings: type | None = None
 
 
-# On the embedded model d = 128, so q = 64 is the ratio of the paper's 256 at d = 512.
-CBBT_DEFAULTS = {"q": 64, "directions": "sphere", "scoring": "batch", "prompt_every": 1, "epochs": 50, "prompt_lr": 2e-3}
+# What a method without a default of its own has. Rates and the adapter's ratio are what configs/search.yaml
+# chose with 16 shots. On the embedded model d = 128, so q = 64 is the ratio of the paper's 256 at d = 512.
+DEFAULTS = {
+    "start": "context", "context_length": 1, "context_init": "a",
+    "q": 64, "directions": "sphere", "scoring": "batch", "prompt_every": 1,
+    "prompt_lr": 4e-2, "adapter_ratio": 0.5, "adapter_lr": 2e-3,
+}  # fmt: skip
+COOP = {"context_init": "random", "prompt_lr": 0.5}
 
 METHODS: dict[str, Method] = {
-    "zero_shot": Method(zero_shot.fit, needs_shots=False),
-    "coop": Method(coop.fit, white_box=True),
+    "zero_shot": Method(zero_shot.fit, needs_shots=False, defaults={"start": "template"}),
+    "zero_shot_bare": Method(zero_shot.fit, needs_shots=False),
+    "true_gradient": Method(true_gradient.fit, white_box=True),
+    "coop4": Method(coop.fit, white_box=True, defaults=COOP | {"context_length": 4}),
+    "coop16": Method(coop.fit, white_box=True, defaults=COOP | {"context_length": 16}),
     "cbbt_prompt": Method(cbbt_prompt.fit),
     "adapter": Method(adapter.fit),
     "tip_adapter": Method(tip_adapter.fit),

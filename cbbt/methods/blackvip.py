@@ -25,13 +25,13 @@ import torch
 
 from cbbt.adapters import IdentityAdapter
 from cbbt.box.memory import chunk_size
-from cbbt.box.prompts import fill_template
 from cbbt.checks import check_ranges, check_types
 from cbbt.learning.fitting import Classifier, Fitted
 from cbbt.learning.search import search
 from cbbt.methods.parts.image_decoder import ImageDecoder
 from cbbt.methods.parts.image_encoders import PrincipalComponents, TimmEncoder
 from cbbt.methods.parts.spsa import Gains, spsa_gradient
+from cbbt.methods.parts.start import start_text
 from cbbt.seeding import batch_rows, generator_for
 
 
@@ -78,7 +78,7 @@ class BlackVip:
         self.w = self.decoder.initial(generator_for(config.seed, "decoder")).to(box.device)
         self.momentum = torch.zeros_like(self.w)
         self.gains = Gains(s.a, s.c, gamma=s.gamma)
-        self.text = box.encode_texts(fill_template(support.template, support.class_names))
+        self.text = start_text(box, support, config)
         mean, std = (torch.tensor(box.preprocess_config[key], device=box.device)[:, None, None] for key in ("mean", "std"))
         self.black, self.white = -mean / std, (1 - mean) / std  # pixel values 0 and 1, normalised
         self.batch = min(s.batch, len(support.labels))

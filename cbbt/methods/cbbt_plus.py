@@ -4,16 +4,14 @@ Text queries are what CBBT costs, and their answers do not depend on the images.
 
 - the same perturbed text features are scored on the whole support set, on all
   views, in place of one batch of 32: less noise for no further text query;
-- directions are orthonormal, and the first is the previous estimate, which is
-  measured again in place of being forgotten (compare guided search,
-  Maheswaranathan et al. 2019);
+- directions are orthonormal;
 - with less noise the prompt affords larger and fewer steps: one in three of the
   adapter's, which cost no query.
 
 With q = 7 a step of the prompt asks for 8 prompt sets every third step, where
-CBBT's q = 64 asks for 65 every step: 1/24. Chosen on validation, the same for
-every task (notebook A3). `fit` is that of `cbbt` (`cbbt_prompt` without adapter);
-only the settings differ, so each may be switched back alone.
+CBBT's q = 64 asks for 65 every step: 1/24. What each part brings is in notebook A3.
+`fit` is that of `cbbt` (`cbbt_prompt` without adapter); only the settings differ, so
+each may be switched back alone.
 """
 
-DEFAULTS = {"q": 7, "directions": "remembering", "scoring": "support", "prompt_every": 3, "epochs": 50, "prompt_lr": 4e-2}
+DEFAULTS = {"q": 7, "directions": "orthogonal", "scoring": "support", "prompt_every": 3}

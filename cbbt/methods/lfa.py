@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from cbbt.adapters import LinearMap
-from cbbt.box.prompts import fill_template
 from cbbt.checks import check_ranges, check_types
 from cbbt.learning.fitting import Classifier, Fitted
 from cbbt.learning.progress import optimizer_tensors, part, restore_optimizer
 from cbbt.learning.search import search
+from cbbt.methods.parts.start import start_text
 from cbbt.seeding import generator_for
 
 
@@ -69,7 +69,7 @@ class Lfa:
     def __init__(self, box, support, config):
         self.seed, self.settings = config.seed, config.settings
         s = self.settings
-        self.text = box.encode_texts(fill_template(support.template, support.class_names))
+        self.text = start_text(box, support, config)
         self.views, self.labels = F.normalize(support.views, dim=-1), support.labels
         draw = generator_for(self.seed, "shrinkage")
         beta = best_shrinkage(self.views, self.labels, self.text, s.shrinkages, s.splits, draw)

@@ -1,10 +1,13 @@
-"""Zero-shot CLIP (Radford et al., 2021): the hand-written template, nothing learned."""
+"""Zero-shot CLIP (Radford et al., 2021): the class text before any tuning, nothing learned.
+
+`zero_shot` reads the hand-written template, `zero_shot_bare` the prompt from which
+CBBT starts ("a <class>."): what lies between them is wording, and no method's gain.
+"""
 
 from cbbt.adapters import IdentityAdapter
-from cbbt.box.prompts import fill_template
 from cbbt.learning.fitting import Classifier, Fitted
+from cbbt.methods.parts.start import start_text
 
 
 def fit(box, support, config, session) -> Fitted:
-    text = box.encode_texts(fill_template(support.template, support.class_names))
-    return Fitted(Classifier(text, IdentityAdapter(), box.logit_scale))
+    return Fitted(Classifier(start_text(box, support, config), IdentityAdapter(), box.logit_scale))

@@ -27,7 +27,7 @@ def collect(grid: Grid) -> list[dict]:
 
     Raises ValueError, which counts and names them, if runs have none.
     """
-    paths = [Path(grid.results, "runs", config.run_id, RECORD) for cell in grid.cells() for config in grid.configs(cell)]
+    paths = [Path(grid.runs, config.run_id, RECORD) for cell in grid.cells() for config in grid.configs(cell)]
     if missing := [path for path in paths if not path.exists()]:
         raise ValueError(
             f"{len(missing)} of {len(paths)} runs have no record, first {missing[0]}: the notebooks made other runs than "

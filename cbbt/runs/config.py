@@ -23,20 +23,14 @@ from cbbt.data.load import READERS
 from cbbt.data.names import read_class_names
 from cbbt.gradients.directions import DIRECTIONS, LEARNING
 from cbbt.gradients.estimators import DIFFERENCES, FACTORS
-from cbbt.methods import METHODS
-
-# Fields that runs were named without at first: at these values they stay outside the name.
-SINCE = {
-    "split": "coop", "template": None, "class_names": None, "options": {},
-    "max_class_prompts": None, "max_loss_queries": None, "max_images": None,
-}  # fmt: skip
+from cbbt.methods import DEFAULTS, METHODS
 
 
 @dataclass(frozen=True)
 class RunConfig:
     """Everything that decides a run's numbers. Defaults suit the embedded model.
 
-    A setting left at None is the method's own (`Method.defaults`), resolved when
+    A setting left at None is the method's own (`Method.defaults`, else `cbbt.methods.DEFAULTS`), resolved when
     the configuration is made. Raises ValueError (names the choices) or TypeError (names the type expected).
     """
 
@@ -47,8 +41,9 @@ class RunConfig:
     shots: int = 16  # training images per class; 0 for zero-shot alone
     seed: int = 1  # of the shots and of every other draw
 
-    context_length: int = 1  # M
-    context_init: str = "a"  # words, or "random"
+    start: str | None = None  # class text before tuning: the initial "context", or the task's "template"; prompts start from the context
+    context_length: int | None = None  # M
+    context_init: str | None = None  # words, or "random"
     class_specific: bool = False  # one context per class
     position: str = "end"  # of the class name
 
@@ -60,19 +55,25 @@ class RunConfig:
     scoring: str | None = None  # what perturbed prompts are scored on: "batch", or the whole "support"
 
     prompt_every: int | None = None  # steps of the loop per step of the prompt; the adapter makes every one
-    epochs: int | None = None
+    fresh_text: bool = False  # ask for the class text once more after a step of the prompt, for the adapter's step
+    epochs: int = 50
+    min_epoch_steps: int = 5  # of an epoch: shots that fill fewer batches are gone through again
     batch_size: int = 32
     prompt_lr: float | None = None
     weight_decay: float = 5e-4  # on the context, coupled, as in the released code
     clip_norm: float = 5.0
     warmup_epochs: int = 1
     warmup_lr: float = 1e-5
+    cosine: str = "epoch"  # the rates fall with each "epoch", or with each "step"
 
-    adapter_ratio: float = 0.2
+    adapter_ratio: float | None = None
     adapter_reduction: int = 4
-    adapter_lr: float = 2e-3
-    cache_alpha: float = 1.0
-    cache_beta: float = 5.5
+    adapter_lr: float | None = None
+    adapter_weight_decay: float = 0.0  # coupled
+    adapter_start: int = 0  # epochs before the adapter is used and trained
+    only_adapter: bool = False  # from then on the prompt stays as it is
+    cache_alpha: float | None = None  # None: chosen on held-out shots
+    cache_beta: float | None = None  # likewise
     cache_lr: float = 1e-3
 
     augmentation: str = "none"  # chosen on validation for the embedded model; the paper's is "cbbt"
@@ -80,10 +81,10 @@ class RunConfig:
     split: str = "coop"  # of a benchmark; "torchvision" where CoOp's split file is not at hand
     template: str | None = None  # a sentence with {}; the task's own if None
     class_names: tuple | dict | None = None  # in label order, or folder → name; a file of either is read; None: the task's own
-    judge: str = "test"  # the split that scores; "validation", the full pool, while choosing settings
+    judge: str = "test"  # the split that scores; "validation", the pool without the shots, while choosing settings
 
-    # Budgets. A method that is given one for what it asks runs until it is spent,
-    # however long it would run by itself.
+    # Budgets. A search that is given one for what it asks runs until it is spent, however long it would
+    # run by itself; what costs no query (an adapter's steps) goes on as planned, whatever the budget.
     max_class_prompts: int | None = None
     max_loss_queries: int | None = None
     max_images: int | None = None
@@ -94,12 +95,14 @@ class RunConfig:
         method = METHODS[self.method]
         if self.class_names is not None:
             object.__setattr__(self, "class_names", read_class_names(self.class_names))  # the names, not where they stand
-        for name, value in method.defaults.items():
+        for name, value in (DEFAULTS | method.defaults).items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         check_types(self)
         choices = {
+            "start": ("context", "template"),
             "position": POSITIONS,
+            "cosine": ("epoch", "step"),
             "scoring": ("batch", "support"),
             "directions": (*DIRECTIONS, *LEARNING),
             "differences": DIFFERENCES,
@@ -110,13 +113,22 @@ class RunConfig:
         }
         for name, allowed in choices.items():
             choose(name, getattr(self, name), allowed)
-        counts = ("seed", "context_length", "q", "epochs", "batch_size", "views", "prompt_every")
-        at_least = {"shots": 0} | dict.fromkeys(counts, 1)
-        at_least |= {"warmup_epochs": 0, "adapter_reduction": 1, "weight_decay": 0, "cache_alpha": 0, "warmup_lr": 0}
+        counts = ("seed", "context_length", "q", "epochs", "min_epoch_steps", "batch_size", "views", "prompt_every")
+        at_least = {"shots": 0, "adapter_reduction": 1} | dict.fromkeys(counts, 1)
+        at_least |= dict.fromkeys(("warmup_epochs", "warmup_lr", "weight_decay", "adapter_weight_decay", "adapter_start"), 0)
         at_least |= {f"max_{grain}": 1 for grain in self.budget}
-        check_ranges(self, at_least, positive=("prompt_lr", "adapter_lr", "cache_lr", "clip_norm", "cache_beta"))
-        if self.epsilon is not None and not self.epsilon > 0:
-            raise ValueError(f"epsilon must be positive or None, got {self.epsilon}")
+        check_ranges(self, at_least, positive=("prompt_lr", "adapter_lr", "cache_lr", "clip_norm"))
+        for name in ("epsilon", "cache_alpha", "cache_beta"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive or None, got {value}")
+        if self.adapter_start >= self.epochs:
+            raise ValueError(f"adapter_start must be less than the {self.epochs} epochs, got {self.adapter_start}")
+        if self.only_adapter and not (self.adapter_start and self.fresh_text):
+            raise ValueError(
+                "only_adapter needs adapter_start ≥ 1, for the prompt to have moved by then, "
+                "and fresh_text=True, for the adapter to meet the prompt as it stays"
+            )
         if not 0 <= self.adapter_ratio <= 1:
             raise ValueError(f"adapter_ratio must lie in [0, 1], got {self.adapter_ratio}")
         if self.shots == 0 and method.needs_shots:
@@ -164,11 +176,7 @@ class RunConfig:
     @property
     def run_id(self) -> str:
         """A readable name that ends in a hash of every field."""
-        values = dataclasses.asdict(self)
-        for name, since in SINCE.items():
-            if values[name] == since:
-                del values[name]
-        values["dataset"] = self.dataset_name
+        values = dataclasses.asdict(self) | {"dataset": self.dataset_name}
         text = json.dumps(values, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         name = f"{self.dataset_name}-{self.backbone}-{self.method}-{self.shots}shot-seed{self.seed}-{digest}"

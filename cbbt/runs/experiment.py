@@ -21,7 +21,7 @@ from cbbt.data.features import encode_items, encode_views
 from cbbt.data.load import load_task
 from cbbt.data.names import require_distinct_prompts
 from cbbt.data.pixels import Pixels
-from cbbt.data.task import DataError, Task, labels_of
+from cbbt.data.task import DataError, Task, identity, labels_of
 from cbbt.files import locked, whole_file
 from cbbt.learning.fitting import Session, Support
 from cbbt.methods import METHODS
@@ -73,7 +73,9 @@ def run(
     words = {"split": config.split, "template": config.template, "class_names": config.class_names}
     task = load_task(config.dataset, shots=config.shots, seed=config.seed, root=root, **words)
     if config.judge == "validation":
-        task = dataclasses.replace(task, test=load_task(config.dataset, root=root, **words).val)
+        shots = {identity(item) for item in task.val}  # which a method may have read
+        pool = load_task(config.dataset, root=root, **words).val
+        task = dataclasses.replace(task, test=tuple(item for item in pool if identity(item) not in shots))
     if not len(task.test):
         raise DataError(f"{config.dataset} has no image to judge by: its {config.judge} split is empty")
     options = {"cache": cache, "device": device, "workers": workers, "progress": progress, "save_every": save_every}

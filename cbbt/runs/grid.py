@@ -12,6 +12,7 @@ import os
 import re
 from collections import Counter
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
@@ -24,7 +25,8 @@ from cbbt.notebook import check_parameters, project_root
 from cbbt.runs.config import RunConfig, dataset_name
 
 AXES = ("dataset", "method", "shots", "seed")  # fields of `RunConfig` that the lists of the grid set
-FOLDERS = ("results", "tables", "figures", "data_root", "cache")
+SELECTORS = ("dataset", "method", "shots", "variant")  # what a rule may select runs by
+FOLDERS = ("results", "tables", "figures", "runs", "data_root", "cache", "chosen")
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,14 @@ class Grid:
     results: folder of everything the batch makes. tables: folder of the collected
     tables. figures: folder of the figures. data_root: folder of the benchmarks. cache: folder
     that keeps image features between runs. workers: processes that decode images.
-    settings: fields of `RunConfig` for all runs; per_dataset, per_method: the same
-    for one data set or method; variants: name → settings, a further axis of the grid
-    (ablations, choices on validation), which `methods` among them narrows to some of
-    the grid's. Later ones win: settings, per_dataset, per_method, variant. gradient:
-    parameters of notebook 02. notebook_per: "shots" (all methods in one notebook:
+    runs: folder of the records; grids with the same one share what they have in common, and
+    without it each has its own, below results. settings: fields of `RunConfig` for all runs.
+    rules: the same for some, `{for: {method: cbbt, shots: [1, 4]}, set: {q: 16}}`, selected by
+    dataset, method, shots or variant. chosen: a YAML file of such rules, made by
+    `cbbt.runs.choice`; those that select nothing here are passed over. variants: name →
+    settings, a further axis of the grid (ablations, choices on validation), which `methods`
+    among them narrows to some of the grid's. Later ones win: settings, chosen, rules, variant.
+    gradient: parameters of notebook 02. notebook_per: "shots" (all methods in one notebook:
     less start-up) or "method" (more to run in parallel).
     """
 
@@ -64,12 +69,13 @@ class Grid:
     results: str
     tables: str
     figures: str
+    runs: str = ""
     data_root: str = ""
     cache: str = ""
     workers: int = 0
     settings: dict = field(default_factory=dict)
-    per_dataset: dict = field(default_factory=dict)
-    per_method: dict = field(default_factory=dict)
+    chosen: str = ""
+    rules: list = field(default_factory=list)
     variants: dict = field(default_factory=lambda: {"default": {}})
     gradient: dict = field(default_factory=dict)
     notebook_per: str = "shots"
@@ -77,10 +83,7 @@ class Grid:
     @classmethod
     def from_file(cls, path: str | Path) -> Grid:
         """`from_dict` of a YAML file. Raises ValueError, too, for a file that is absent or no YAML; all errors name it."""
-        try:
-            values = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
-        except (OSError, UnicodeError, yaml.YAMLError) as error:
-            raise ValueError(f"the grid file {Path(path).absolute()} cannot be read: {' '.join(str(error).split())}") from error
+        values = _from_yaml(path, "the grid file")
         if not isinstance(values, dict):
             raise ValueError(f"the grid file {path} should hold keys and values, as configs/default.yaml, got {values!r:.80}")
         try:
@@ -100,6 +103,8 @@ class Grid:
             raise ValueError(f"the grid lacks {', '.join(missing)}")
         checked = {key: _checked(key, value, expected[key]) for key, value in values.items()}
         grid = cls(**checked | {key: os.path.expanduser(checked[key]) for key in FOLDERS if key in checked})
+        if not grid.runs:
+            object.__setattr__(grid, "runs", os.path.join(grid.results, "runs"))
         if grid.notebook_per not in ("shots", "method"):
             raise ValueError(f"notebook_per={grid.notebook_per!r} is unknown, choose from shots, method")
         if grid.workers < 0:
@@ -120,13 +125,15 @@ class Grid:
         return grid
 
     def _check_settings(self) -> None:
-        """Settings are mappings, under known names, and leave the axes alone; `RunConfig` checks the rest."""
+        """Settings are mappings and leave the axes alone, rules select by what there is; `RunConfig` checks the rest."""
         entries = {"settings": self.settings}
-        for title, names in (("per_dataset", self.datasets), ("per_method", tuple(METHODS)), ("variants", None)):
-            for name, settings in getattr(self, title).items():
-                if names is not None and name not in names:
-                    raise ValueError(f"{title} names {name!r}, choose from {', '.join(names)}")
-                entries[f"{title}.{name}"] = _checked(f"{title}.{name}", settings, dict)
+        entries |= {f"variants.{name}": _checked(f"variants.{name}", settings, dict) for name, settings in self.variants.items()}
+        choices = {"dataset": self.datasets, "method": self.methods, "shots": (0, *self.shots), "variant": tuple(self.variants)}
+        for rule in self.rules:
+            selected, entries[f"the rule {rule}"] = _read_rule(rule)
+            for axis, values in selected.items():
+                for value in values:
+                    choose(f"{axis} in the rule {rule}", value, choices[axis])
         for title, settings in entries.items():
             if taken := [name for name in AXES if name in settings]:
                 raise ValueError(f"{title} sets {', '.join(taken)}: that is for the lists datasets, methods, shots, seeds")
@@ -158,14 +165,24 @@ class Grid:
 
     def settings_of(self, cell: Cell, method: str) -> dict:
         """Fields of `RunConfig` that the grid sets for a method in a cell, seeds and shots apart."""
-        by_dataset, by_method = self.per_dataset.get(cell.dataset, {}), self.per_method.get(method, {})
-        by_variant = {name: value for name, value in self.variants[cell.variant].items() if name != "methods"}
-        return self.settings | by_dataset | by_method | by_variant
+        shots = cell.shots if METHODS[method].needs_shots else 0
+        place = {"dataset": cell.dataset, "method": method, "shots": shots, "variant": cell.variant}
+        settings = dict(self.settings)
+        for selected, values in self.all_rules:
+            if all(place[axis] in wanted for axis, wanted in selected.items()):
+                settings |= values
+        return settings | {name: value for name, value in self.variants[cell.variant].items() if name != "methods"}
+
+    @cached_property
+    def all_rules(self) -> list[tuple[dict, dict]]:
+        """The rules of the file `chosen`, then the grid's own: what each selects (axis → values), and sets."""
+        kept = _from_yaml(self.chosen, "the file of chosen settings") if self.chosen else []
+        return [_read_rule(rule) for rule in (*kept, *self.rules)]
 
     def words(self) -> dict[str, dict]:
         """For each data set, what the grid sets of its split, template and class names."""
         names = ("split", "template", "class_names")
-        given = {dataset: self.settings | self.per_dataset.get(dataset, {}) for dataset in self.datasets}
+        given = {cell.dataset: self.settings_of(cell, cell.methods[0]) for cell in self.cells()}
         return {dataset: {name: values[name] for name in names if name in values} for dataset, values in given.items()}
 
     def configs(self, cell: Cell) -> list[RunConfig]:
@@ -177,6 +194,24 @@ class Grid:
             values = self.settings_of(cell, method) | {"dataset": cell.dataset, "method": method, "shots": shots}
             configs += [RunConfig.from_dict(values | {"seed": seed}) for seed in self.seeds]
         return configs
+
+
+def _from_yaml(path: str | Path, what: str):
+    """What a YAML file holds. Raises ValueError, which names it, for one that is absent or no YAML."""
+    try:
+        return yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{what} {Path(path).absolute()} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _read_rule(rule) -> tuple[dict, dict]:
+    """What a rule selects, axis → list of values, and what it sets. Raises ValueError for anything else than such a rule."""
+    form = "{for: {method: cbbt, shots: [1, 4]}, set: {q: 16}}"
+    if not isinstance(rule, dict) or set(rule) != {"for", "set"} or not all(isinstance(part, dict) for part in rule.values()):
+        raise ValueError(f"a rule looks like {form}, got {rule!r}")
+    for axis in rule["for"]:
+        choose(f"what a rule selects by (as {form})", axis, SELECTORS)
+    return {axis: value if isinstance(value, list) else [value] for axis, value in rule["for"].items()}, rule["set"]
 
 
 def _checked(name: str, value, expected):

@@ -1,15 +1,17 @@
-"""The pieces from which several methods start: context, adapter, cache."""
+"""The pieces from which several methods start: context, class text, adapter, cache."""
 
 import torch
+import torch.nn.functional as F
 
 from cbbt.adapters import CacheAdapter, ResidualAdapter
-from cbbt.box.prompts import initial_context
-from cbbt.learning.fitting import Classifier, Support
+from cbbt.box.prompts import fill_template, initial_context
+from cbbt.learning.fitting import Support
 from cbbt.seeding import generator_for
 
-# Weights and sharpnesses tried by `search_cache`: powers of √2.
-ALPHAS = [0.0] + [2 ** (k / 2) for k in range(-6, 9)]
-BETAS = [2 ** (k / 2) for k in range(-2, 13)]
+# Weights and sharpnesses that `support_cache` chooses from: powers of √2. Logits grow with τ, and so must the weights.
+WEIGHTS = [2 ** (k / 2) for k in range(-10, 11)]  # α / τ
+SHARPNESSES = [2 ** (k / 2) for k in range(-2, 15)]  # β
+PUBLISHED_START = 0.01, 5.5  # α / τ (1 at CLIP's τ = 100) and β of Tip-Adapter before its search
 
 
 def start_context(box, support, config) -> torch.Tensor:
@@ -24,7 +26,9 @@ def start_context(box, support, config) -> torch.Tensor:
 
 
 def start_text(box, support, config) -> torch.Tensor:
-    """Class features (C, E) at the initial context, before any tuning."""
+    """Class features (C, E) before any tuning: at the initial context, or of the hand-written template (`config.start`)."""
+    if config.start == "template":
+        return box.encode_texts(fill_template(support.template, support.class_names))
     return box.encode_prompts(start_context(box, support, config)[None], support.class_names, config.position)[0]
 
 
@@ -33,34 +37,47 @@ def residual_adapter(box, config) -> tuple[ResidualAdapter, torch.optim.Optimize
     adapter = ResidualAdapter(
         box.embed_dim, config.adapter_reduction, config.adapter_ratio, generator=generator_for(config.seed, "adapter")
     ).to(box.device)
-    return adapter, torch.optim.Adam(adapter.parameters(), lr=config.adapter_lr)
+    return adapter, torch.optim.Adam(adapter.parameters(), lr=config.adapter_lr, weight_decay=config.adapter_weight_decay)
 
 
-def support_cache(support: Support, config) -> CacheAdapter:
-    """A cache with one key per shot, the mean of its normalised views."""
-    keys = torch.nn.functional.normalize(support.views, dim=-1).mean(dim=0)
-    return CacheAdapter(keys, support.labels, len(support.class_names), config.cache_alpha, config.cache_beta)
+def support_cache(text: torch.Tensor, support: Support, config, logit_scale: float) -> CacheAdapter:
+    """A cache with one key per shot, the mean of its normalised views.
+
+    α and β are those of the configuration; where one is None, the values that classify
+    held-out shots best beside class features `text` (C, E), see `held_out_logits`. Ties in
+    accuracy go to the lower cross-entropy. A single shot per class leaves nothing to hold
+    out against: then Tip-Adapter's starting values, α in proportion to τ.
+    """
+    keys = F.normalize(support.views, dim=-1).mean(dim=0)
+    start_weight, start_sharpness = PUBLISHED_START
+    alphas = [logit_scale * weight for weight in WEIGHTS] if config.cache_alpha is None else [config.cache_alpha]
+    betas = SHARPNESSES if config.cache_beta is None else [config.cache_beta]
+    if support.labels.bincount().max() < 2:
+        alphas = [logit_scale * start_weight if config.cache_alpha is None else config.cache_alpha]
+        betas = [start_sharpness if config.cache_beta is None else config.cache_beta]
+
+    def quality(pair: tuple[float, float]) -> tuple[float, float]:
+        logits = held_out_logits(F.normalize(keys, dim=-1), support.labels, text, logit_scale, *pair)
+        hits = (logits.argmax(dim=1) == support.labels).double().mean().item()
+        return hits, -F.cross_entropy(logits, support.labels).item()
+
+    pairs = [(alpha, beta) for alpha in alphas for beta in betas]
+    alpha, beta = pairs[0] if len(pairs) == 1 else max(pairs, key=quality)
+    return CacheAdapter(keys, support.labels, len(text), alpha, beta)
+
+
+def held_out_logits(keys, labels, text, logit_scale: float, alpha: float, beta: float) -> torch.Tensor:
+    """Logits (n, C) of each shot from a cache without it: with keys (n, E), labels (n,), class features (C, E).
+
+    The shots are numbered within their classes, and the k-th of all classes are held out
+    together, so that no class has a key more than another.
+    """
+    number = torch.stack([(labels[:row] == label).sum() for row, label in enumerate(labels)])
+    values = F.one_hot(labels, len(text)).to(keys.dtype)
+    affinity = (-beta * (1 - keys @ keys.T)).exp() * (number[:, None] != number)
+    return logit_scale * keys @ text.T + alpha * affinity @ values
 
 
 def cache_optimizer(cache: CacheAdapter, config) -> torch.optim.Optimizer:
     """AdamW on the keys, with Tip-Adapter-F's eps."""
     return torch.optim.AdamW([cache.keys], lr=config.cache_lr, eps=1e-4)
-
-
-def search_cache(classifier: Classifier, support: Support) -> None:
-    """Set α and β of `classifier.adapter` to the best on the validation shots.
-
-    Ties in accuracy, frequent with four shots a class, go to the lower
-    cross-entropy. Without validation shots the values stay as they are.
-    """
-    if not len(support.val_labels):
-        return
-    cache = classifier.adapter
-
-    def quality(alpha: float, beta: float) -> tuple[float, float]:
-        cache.alpha, cache.beta = alpha, beta
-        logits = classifier.logits(support.val_features)
-        accuracy = (logits.argmax(dim=1) == support.val_labels).double().mean().item()
-        return accuracy, -torch.nn.functional.cross_entropy(logits, support.val_labels).item()
-
-    cache.alpha, cache.beta = max(((a, b) for a in ALPHAS for b in BETAS), key=lambda pair: quality(*pair))
