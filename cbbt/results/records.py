@@ -56,6 +56,7 @@ def runs_table(records: list[dict]) -> pd.DataFrame:
         | {"dataset": _task(record)}
         | {"options": json.dumps(record["config"].get("options", {}))}
         | record["scores"]
+        | {"looks": len(record["history"])}  # how many models the best on the judged split was picked from
         | record["queries"]
         | {"fit_seconds": round(record["seconds"]["fit"], 2), "n_judged": record["n_judged"]}
         | {key: record.get(key) for key in ("learned", "peak_megabytes")}
