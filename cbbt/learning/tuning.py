@@ -91,7 +91,10 @@ class ExactGradient:
 
 
 def learning_rate(base: float, epoch: float, config) -> float:
-    """Cosine after `warmup_epochs` at `warmup_lr`; `epoch`, from 0, is whole where the rate falls with each epoch, as in CoOp and CBBT."""
+    """Cosine after `warmup_epochs` at `warmup_lr`, as in CoOp and CBBT.
+
+    `epoch` counts from 0, and is whole where the rate falls with each epoch, not with each step.
+    """
     if epoch < config.warmup_epochs:
         return min(base, config.warmup_lr)
     return 0.5 * base * (1 + math.cos(math.pi * (epoch - config.warmup_epochs) / config.epochs))

@@ -41,7 +41,7 @@ class RunConfig:
     shots: int = 16  # training images per class; 0 for zero-shot alone
     seed: int = 1  # of the shots and of every other draw
 
-    start: str | None = None  # class text before tuning: the initial "context", or the task's "template"; prompts start from the context
+    start: str | None = None  # class text of what tunes no prompt: the initial "context", or the task's "template"
     context_length: int | None = None  # M
     context_init: str | None = None  # words, or "random"
     class_specific: bool = False  # one context per class

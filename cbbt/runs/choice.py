@@ -1,0 +1,82 @@
+"""The settings that a search on validation chose, for each task by what suits the other tasks.
+
+    python -m cbbt.runs.choice configs/search.yaml configs/search_peers.yaml > configs/chosen.yaml
+
+The candidates are a grid's variants, their scores its table of runs, judged on the
+validation pools. A task's own setting is the candidate with the highest mean over the other
+tasks (leave one task out), so a method is reported on no task whose labels had a say; a first
+rule, the choice over all tasks, serves tasks that the search did not have.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from cbbt.results.choice import VALIDATION
+from cbbt.results.tables import read_table
+from cbbt.runs.grid import Grid
+
+
+def candidates(grid: Grid) -> pd.DataFrame:
+    """Mean validation accuracy over seeds, in percent, of each candidate: columns method, shots, variant, dataset, accuracy.
+
+    Raises ValueError for a grid that is not judged on validation, or whose table lacks a run.
+    """
+    runs = read_table(Path(grid.tables) / "runs.csv").set_index("run_id")
+    rows = []
+    for cell in grid.cells():
+        for config in grid.configs(cell):
+            if config.judge != "validation":
+                raise ValueError(f"settings are chosen on validation: {config.run_id} is judged on {config.judge}")
+            if config.run_id not in runs.index:
+                raise ValueError(f"{grid.tables}/runs.csv lacks {config.run_id}: make the table again")
+            rows.append((config.method, config.shots, cell.variant, cell.dataset, runs[VALIDATION][config.run_id]))
+    table = pd.DataFrame(rows, columns=["method", "shots", "variant", "dataset", "accuracy"])
+    return table.groupby(["method", "shots", "variant", "dataset"], sort=False).accuracy.mean().reset_index()
+
+
+def best(scores: pd.DataFrame) -> str:
+    """The variant with the highest mean over the data sets of `scores` (of one method and shots); the first, if several."""
+    return scores.groupby("variant", sort=False).accuracy.mean().idxmax()
+
+
+def chosen_rules(grid: Grid) -> list[dict]:
+    """Rules for `Grid.chosen`: for each method and number of shots the choice over all tasks, then a task's own if another.
+
+    Raises ValueError if candidates of one method set different fields: a task's own rule could not undo the other.
+    """
+    rules = []
+    for (method, shots), scores in candidates(grid).groupby(["method", "shots"], sort=False):
+        settings = {
+            variant: {name: value for name, value in grid.variants[variant].items() if name != "methods"}
+            for variant in dict.fromkeys(scores.variant)
+        }
+        fields = {frozenset(values) for values in settings.values()}
+        if len(fields) > 1:
+            raise ValueError(f"the candidates of {method} must all set the same fields, got {sorted(map(sorted, fields))}")
+        overall = best(scores)
+        own = {dataset: best(scores[scores.dataset != dataset]) for dataset in dict.fromkeys(scores.dataset)}
+        rules.append({"for": {"method": method, "shots": int(shots)}, "set": settings[overall]})
+        for variant in dict.fromkeys(own.values()):
+            if variant != overall:
+                datasets = [dataset for dataset in own if own[dataset] == variant]
+                rules.append({"for": {"method": method, "shots": int(shots), "dataset": datasets}, "set": settings[variant]})
+    return rules
+
+
+def main(*paths: str) -> str:
+    """The rules that the grids in these files chose, as YAML; a rule of a later file wins over one of an earlier."""
+    heading = f"# Made by `python -m cbbt.runs.choice {' '.join(paths)}`; see cbbt/runs/choice.py.\n"
+    rules = [rule for path in paths for rule in chosen_rules(Grid.from_file(path))]
+    return heading + "".join(f"- {yaml.safe_dump(rule, default_flow_style=True, sort_keys=False, width=10**6)}" for rule in rules)
+
+
+if __name__ == "__main__":
+    try:
+        print(main(*sys.argv[1:]), end="")
+    except (ValueError, TypeError, NameError, FileNotFoundError) as error:
+        sys.exit(str(error))
