@@ -46,6 +46,8 @@ CATALOGUE = {
     "word_search": Entry("LLM search over words", "text, features", "template", "#882255", "h"),
 }
 
+UNTUNED = ("zero_shot", "zero_shot_bare")  # draw no shots: one run stands for every number of shots and every seed
+
 
 def label(method: str) -> str:
     """The method's name in figures and tables; a method of your own goes by its key."""

@@ -1,38 +1,42 @@
-"""Settings chosen on validation: which of a grid's variants suits a method best.
+"""Settings chosen on validation, for each task by what suits the other tasks.
 
 Reads tables of runs that were judged on the validation pools (`judge: validation`,
-see configs/validation.yaml); a table that holds test accuracies is refused.
+see configs/search.yaml); a table that holds test accuracies is refused.
 """
 
 from __future__ import annotations
 
 import pandas as pd
 
-from cbbt.results.tables import require_one_backbone
+from cbbt.results.tables import dataset_order, require_one_backbone
 
 VALIDATION = "validation_accuracy"
 
 
-def settings_table(runs: pd.DataFrame, fields: list[str], method: str) -> pd.DataFrame:
-    """Mean validation accuracy of a method in percent: a row per setting, a column per number of shots.
+def candidates(runs: pd.DataFrame, fields: list[str], method: str, shots: int) -> pd.DataFrame:
+    """Mean validation accuracy over seeds, in percent, of a method's candidates: a row per setting, a column per data set.
 
-    `fields` are the columns of `runs` that make up a setting. Means are over data
-    sets and seeds; the last column, "mean", is that over the numbers of shots, and
-    the best setting stands first, ties in the order of the table.
-    Raises ValueError for a table that was judged on another split, mixes backbones, or lacks the method.
+    `fields` are the columns of `runs` that make up a setting; rows are in the order of the table.
+    Raises ValueError for a table that was judged on another split, mixes backbones, or lacks such runs.
     """
     if VALIDATION not in runs or set(runs.judge) != {"validation"}:
         raise ValueError("settings are chosen on validation: expected runs with judge=validation alone")
     require_one_backbone(runs)
-    chosen = runs[runs.method == method]
+    chosen = runs[(runs.method == method) & (runs.shots == shots)]
     if chosen.empty:
-        raise ValueError(f"no run of method {method!r}, choose from {', '.join(dict.fromkeys(runs.method))}")
-    table = chosen.pivot_table(index=fields, columns="shots", values=VALIDATION, aggfunc="mean", sort=False)
-    table["mean"] = table.mean(axis=1)
-    return table.sort_values("mean", ascending=False, kind="stable")
+        present = sorted(set(zip(runs.method, runs.shots)))
+        raise ValueError(f"no run of {method!r} with shots={shots}, choose from {', '.join(f'{m} {s}' for m, s in present)}")
+    table = chosen.pivot_table(index=fields, columns="dataset", values=VALIDATION, aggfunc="mean", sort=False, dropna=False)
+    return table.dropna(how="all")[dataset_order(chosen)]
 
 
-def best_setting(runs: pd.DataFrame, fields: list[str], method: str) -> dict:
-    """The first row of `settings_table`, as fields of `RunConfig`."""
-    first = settings_table(runs, fields, method).reset_index()[fields].iloc[:1]
-    return first.astype(object).to_dict("records")[0]  # as objects: plain numbers
+def leave_one_out(table: pd.DataFrame) -> pd.Series:
+    """For each data set (column of `table`) the candidate (row) with the highest mean over the others; the first, if several."""
+    if len(table.columns) < 2:
+        raise ValueError(f"a choice on other data sets needs two of them, got {', '.join(table)}")
+    return pd.Series({name: table.drop(columns=name).mean(axis=1).idxmax() for name in table})
+
+
+def left_out_accuracy(table: pd.DataFrame) -> pd.Series:
+    """Each data set's accuracy under the candidate that the other data sets chose (`leave_one_out`)."""
+    return pd.Series({name: table.loc[candidate, name] for name, candidate in leave_one_out(table).items()})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cbbt.catalogue import label
+from cbbt.catalogue import UNTUNED, label
 from cbbt.results.statistics import difference_sentence
 from cbbt.results.tables import SCORE, mean_over_datasets, scores
 
@@ -34,14 +34,14 @@ def accuracy_table(runs: pd.DataFrame, shots: int, score: str = SCORE) -> pd.Dat
     seeds = counts.max(axis=1)
     cells = {name: [_cell(values[method].dropna(), seeds[method], method) for method in wide] for name, values in columns.items()}
     return pd.DataFrame(cells, index=pd.Index([label(method) for method in wide], name="method")).assign(
-        seeds=["–" if method == "zero_shot" else str(seeds[method]) for method in wide]
+        seeds=["–" if method in UNTUNED else str(seeds[method]) for method in wide]
     )
 
 
 def _cell(values: pd.Series, seeds: int, method: str) -> str:
     if values.empty:
         return "–"
-    if method == "zero_shot":
+    if method in UNTUNED:
         return f"{values.mean():.1f}"
     spread = f" ± {values.std():.1f}" if len(values) > 1 else ""
     return f"{values.mean():.1f}{spread}" + (f" [{len(values)}]" if len(values) < seeds else "")
@@ -56,7 +56,7 @@ def accuracy_caption(runs: pd.DataFrame, shots: int, score: str = SCORE) -> str:
     """
     wide = scores(runs, shots, score)
     backbone = runs.backbone.iloc[0]
-    given = "without training images" if set(wide) == {"zero_shot"} else f"with {shots} shots per class"
+    given = "without training images" if set(wide) <= set(UNTUNED) else f"with {shots} shots per class"
     text = f"Test accuracy (%) {given}, {backbone}: mean ± standard deviation over seeds; best in bold."
     ranked = mean_over_datasets(wide).mean().dropna().sort_values(ascending=False, kind="stable").index
     if "[" in "".join(accuracy_table(runs, shots, score).to_numpy().ravel()):

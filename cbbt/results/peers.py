@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from cbbt.catalogue import CATALOGUE, label, method_order
+from cbbt.catalogue import CATALOGUE, UNTUNED, label, method_order
 from cbbt.results.tables import mean_over_datasets, scores
 
 COST = {"learned": "numbers learned", "loss_queries": "loss queries", "class_prompts": "class prompts", "images": "images",
@@ -28,12 +28,12 @@ def peers_table(runs: pd.DataFrame, shots: int) -> pd.DataFrame:
     `COST`. Raises ValueError if no run has these shots.
     """
     accuracy = mean_over_datasets(scores(runs, shots))
-    chosen = runs[(runs.shots == shots) | (runs.method == "zero_shot")].groupby("method")
+    chosen = runs[(runs.shots == shots) | runs.method.isin(UNTUNED)].groupby("method")
     table = pd.DataFrame(
         {
             "access": {name: CATALOGUE[name].access if name in CATALOGUE else "" for name in accuracy},
             "accuracy": accuracy.mean(),
-            "sd": accuracy.std().where(accuracy.columns != "zero_shot"),
+            "sd": accuracy.std().where(~accuracy.columns.isin(UNTUNED)),
             "seeds": accuracy.count(),
         }
     )
@@ -49,5 +49,5 @@ def improves(runs: pd.DataFrame, dataset: str, shots: int) -> pd.Series:
     wide = scores(runs[runs.dataset == dataset], shots)
     if "zero_shot" not in wide:
         raise ValueError(f"no zero-shot run on {dataset!r}; the table has {', '.join(wide)}")
-    gains = wide.sub(wide["zero_shot"], axis=0).drop(columns="zero_shot").mean()
+    gains = wide.sub(wide["zero_shot"], axis=0).drop(columns=list(UNTUNED), errors="ignore").mean()
     return gains.sort_values(ascending=False, kind="stable").rename(index=label)

@@ -11,7 +11,7 @@ import math
 import pandas as pd
 from scipy import stats
 
-from cbbt.catalogue import label
+from cbbt.catalogue import UNTUNED, label
 from cbbt.results.tables import ALL, SCORE, scores
 
 LEVEL = 0.05
@@ -68,7 +68,7 @@ def peer_table(runs: pd.DataFrame, method: str, shots: int) -> pd.DataFrame:
     for the number of methods compared (Holm 1979). Raises ValueError for a method that the table lacks, or if no
     other shares anything with it.
     """
-    wide = scores(runs, shots).drop(columns="zero_shot", errors="ignore")
+    wide = scores(runs, shots).drop(columns=list(UNTUNED), errors="ignore")
     if method not in wide:
         raise ValueError(f"no run of method {method!r} with shots={shots}; the table has {', '.join(wide)}")
     peers = [name for name in wide if name != method and (wide[method] - wide[name]).notna().any()]

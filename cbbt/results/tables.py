@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cbbt.catalogue import method_order
+from cbbt.catalogue import UNTUNED, method_order
 from cbbt.files import whole_file
 
 SCORE = "test_accuracy"  # percent, the last step's model
@@ -145,19 +145,20 @@ def dataset_order(table: pd.DataFrame) -> list[str]:
 def scores(runs: pd.DataFrame, shots: int, score: str = SCORE) -> pd.DataFrame:
     """Accuracies in percent: rows (dataset, seed), one column per method.
 
-    Zero-shot draws no shots, so its mean per data set stands in every row. A run
-    that is not in the table is NaN, and zero-shot runs alone stand for any number of
+    Untuned methods draw no shots, so their mean per data set stands in every row. A run
+    that is not in the table is NaN, and untuned runs alone stand for any number of
     shots. Raises ValueError if no run has these shots.
     """
     require(runs, [score])
-    tuned, zero_shot = runs[runs.method != "zero_shot"], runs[runs.method == "zero_shot"]
-    chosen = tuned[tuned.shots == shots] if len(tuned) else zero_shot
+    untuned = runs.method.isin(UNTUNED)
+    tuned = runs[~untuned]
+    chosen = tuned[tuned.shots == shots] if len(tuned) else runs
     if chosen.empty:
         available = ", ".join(str(number) for number in sorted(set(tuned.shots)))
         raise ValueError(f"no run has shots={shots}; the table has {available}")
     wide = chosen.pivot(index=["dataset", "seed"], columns="method", values=score)
-    if len(zero_shot):
-        wide["zero_shot"] = wide.index.get_level_values("dataset").map(zero_shot.groupby("dataset")[score].mean())
+    for name, own in runs[untuned].groupby("method"):
+        wide[name] = wide.index.get_level_values("dataset").map(own.groupby("dataset")[score].mean())
     present = [name for name in dataset_order(runs) if name in wide.index.get_level_values("dataset")]
     return wide[method_order(wide.columns)].reindex(present, level="dataset")
 
@@ -167,20 +168,46 @@ def mean_over_datasets(wide: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({method: wide[method].unstack("dataset").mean(axis=1, skipna=False) for method in wide})
 
 
+def gain_split(runs: pd.DataFrame, shots: int) -> pd.DataFrame:
+    """Where the points over zero-shot come from: a row per data set and their mean, means over seeds.
+
+    Columns, each in points: "wording" (from the template to the bare prompt from which CBBT starts,
+    nothing tuned), "prompt" and "adapter" (either tuned alone, over the bare prompt), "both" (CBBT
+    over the bare prompt), "in all" (CBBT over the template). Raises ValueError, which names it, for a method that is missing.
+    """
+    needed = ("zero_shot", "zero_shot_bare", "cbbt_prompt", "adapter", "cbbt")
+    if missing := [name for name in needed if name not in set(runs.method)]:
+        raise ValueError(f"the gain of CBBT cannot be split: no run of {', '.join(missing)}")
+    wide = scores(runs, shots).groupby("dataset", sort=False).mean()
+    bare = wide.zero_shot_bare
+    table = pd.DataFrame(
+        {
+            "wording": bare - wide.zero_shot,
+            "prompt": wide.cbbt_prompt - bare,
+            "adapter": wide.adapter - bare,
+            "both": wide.cbbt - bare,
+            "in all": wide.cbbt - wide.zero_shot,
+        }
+    )
+    return pd.concat([table, table.mean().to_frame("mean").T]) if len(table) > 1 else table
+
+
 def selection_table(runs: pd.DataFrame, shots: int) -> pd.DataFrame:
     """Mean accuracy by the choice of the epoch, and what it adds to the last step's.
 
     Rows: methods with epochs; columns: "last step", "best on validation", "best on
-    test" (percent), "validation − last", "test − last" (points). Means over the
-    runs that have all three; empty if no method has epochs.
+    test" (percent), "validation − last", "test − last" (points), "looks" (the number of
+    models that the best on test is the maximum of: the more, the more it flatters). Means
+    over the runs that have all three; empty if no method has epochs.
     """
     columns = {SCORE: "last step", f"{SCORE}_best_val": "best on validation", f"{SCORE}_official_selection": "best on test"}
     if not set(columns) <= set(runs):
         return pd.DataFrame()
-    chosen = runs[(runs.shots == shots) & (runs.method != "zero_shot")].dropna(subset=list(columns))
+    chosen = runs[runs.shots == shots].dropna(subset=list(columns))
     table = chosen.groupby("method")[list(columns)].mean().rename(columns=columns)
     table["validation − last"] = table["best on validation"] - table["last step"]
     table["test − last"] = table["best on test"] - table["last step"]
+    table["looks"] = chosen.groupby("method").looks.mean()
     return table.reindex(method_order(table.index))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from cbbt.results.choice import VALIDATION
+from cbbt.results.choice import VALIDATION, leave_one_out
 from cbbt.results.tables import read_table
 from cbbt.runs.grid import Grid
 
@@ -39,11 +39,6 @@ def candidates(grid: Grid) -> pd.DataFrame:
     return table.groupby(["method", "shots", "variant", "dataset"], sort=False).accuracy.mean().reset_index()
 
 
-def best(scores: pd.DataFrame) -> str:
-    """The variant with the highest mean over the data sets of `scores` (of one method and shots); the first, if several."""
-    return scores.groupby("variant", sort=False).accuracy.mean().idxmax()
-
-
 def chosen_rules(grid: Grid) -> list[dict]:
     """Rules for `Grid.chosen`: for each method and number of shots the choice over all tasks, then a task's own if another.
 
@@ -58,12 +53,12 @@ def chosen_rules(grid: Grid) -> list[dict]:
         fields = {frozenset(values) for values in settings.values()}
         if len(fields) > 1:
             raise ValueError(f"the candidates of {method} must all set the same fields, got {sorted(map(sorted, fields))}")
-        overall = best(scores)
-        own = {dataset: best(scores[scores.dataset != dataset]) for dataset in dict.fromkeys(scores.dataset)}
+        table = scores.pivot(index="variant", columns="dataset", values="accuracy").loc[list(settings)]
+        overall, own = table.mean(axis=1).idxmax(), leave_one_out(table[list(dict.fromkeys(scores.dataset))])
         rules.append({"for": {"method": method, "shots": int(shots)}, "set": settings[overall]})
-        for variant in dict.fromkeys(own.values()):
+        for variant in dict.fromkeys(own):
             if variant != overall:
-                datasets = [dataset for dataset in own if own[dataset] == variant]
+                datasets = [dataset for dataset, chosen in own.items() if chosen == variant]
                 rules.append({"for": {"method": method, "shots": int(shots), "dataset": datasets}, "set": settings[variant]})
     return rules
 

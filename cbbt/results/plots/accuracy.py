@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from cbbt.catalogue import label, method_order
+from cbbt.catalogue import UNTUNED, label, method_order
 from cbbt.results.plots.parts import NAME, at_shots, band_note, handle, legend, line, look, of_methods, panel_axes, short_name
 from cbbt.results.plots.style import PAGE, in_style
 from cbbt.results.tables import RUN, SCORE, dataset_order, require
@@ -25,6 +25,7 @@ CURVES = {  # column of the table of curves → title of its panel
     "test_accuracy": "test accuracy (%), never chosen on",
     "class_prompts": "class prompts encoded",
 }
+DASHES = {"zero_shot": "--", "zero_shot_bare": ":"}
 GRAINS = {"loss_queries": "loss queries", "class_prompts": "class prompts encoded", "images": "images encoded"}
 
 
@@ -32,19 +33,20 @@ GRAINS = {"loss_queries": "loss queries", "class_prompts": "class prompts encode
 def accuracy_against_shots(runs: pd.DataFrame, methods: list[str] | None = None) -> Figure:
     """Test accuracy against shots per class: a panel per data set, and one for their mean.
 
-    Lines are means over seeds, bands ± one standard deviation, zero-shot a dashed
-    line. The mean panel holds only seeds that have every data set. Needs columns
+    Lines are means over seeds, bands ± one standard deviation, untuned methods dashed or
+    dotted lines. The mean panel holds only seeds that have every data set. Needs columns
     dataset, backbone, method, shots, seed, test_accuracy.
     """
     require(runs, [SCORE])
     tuned = of_methods(runs, methods)
-    zero_shot = runs[runs.method == "zero_shot"].groupby("dataset")[SCORE].mean()
+    untuned = {name: runs[runs.method == name].groupby("dataset")[SCORE].mean() for name in UNTUNED if name in set(runs.method)}
     datasets = dataset_order(tuned)
     wide = tuned.pivot(index=["method", "shots", "seed"], columns="dataset", values=SCORE)[datasets]
     titles = {name: short_name(name) for name in datasets}
     if len(datasets) > 1:
         wide["mean"] = wide[datasets].mean(axis=1, skipna=False)
-        zero_shot["mean"] = zero_shot.reindex(datasets).mean(skipna=False)
+        for values in untuned.values():
+            values["mean"] = values.reindex(datasets).mean(skipna=False)
         titles["mean"] = f"mean of {len(datasets)} data sets"
     drawn = method_order(tuned.method)
     figure, axes, spare = panel_axes(len(titles), "shots per class")
@@ -52,15 +54,15 @@ def accuracy_against_shots(runs: pd.DataFrame, methods: list[str] | None = None)
         table = wide[column].dropna().reset_index()
         for method in drawn:
             line(ax, table[table.method == method], "shots", column, method)
-        if pd.notna(zero_shot.get(column)):
-            ax.axhline(zero_shot[column], color=look("zero_shot")[0], linestyle="--", zorder=1)
+        for method, values in untuned.items():
+            if pd.notna(values.get(column)):
+                ax.axhline(values[column], color=look(method)[0], linestyle=DASHES[method], zorder=1)
         ax.set_xscale("log", base=2)
         ax.set_xticks(sorted(set(tuned.shots)), labels=[str(shots) for shots in sorted(set(tuned.shots))])
         ax.xaxis.set_minor_locator(NullLocator())
         ax.set_title(title, fontweight="bold" if column == "mean" else "normal", **NAME)
     handles = [handle(method) for method in drawn]
-    if len(zero_shot):
-        handles.insert(0, Line2D([], [], color=look("zero_shot")[0], linestyle="--", label=label("zero_shot")))
+    handles = [Line2D([], [], color=look(name)[0], linestyle=DASHES[name], label=label(name)) for name in untuned] + handles
     legend(figure, spare, handles, band_note(tuned))
     return figure
 

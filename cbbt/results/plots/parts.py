@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from cbbt.catalogue import CATALOGUE, label, method_order
+from cbbt.catalogue import CATALOGUE, UNTUNED, label, method_order
 from cbbt.results.plots.style import COLOURS, COLUMN, MARKERS, PAGE
 
 VARIANTS = {  # of methods, as notebook A3 calls them
@@ -39,9 +39,9 @@ def short_name(dataset: str) -> str:
 
 
 def of_methods(table: pd.DataFrame, methods: list[str] | None) -> pd.DataFrame:
-    """The rows of these methods, or of all but zero-shot."""
+    """The rows of these methods, or of all that are tuned."""
     present = method_order(table.method)
-    wanted = [method for method in present if method != "zero_shot"] if methods is None else list(methods)
+    wanted = [method for method in present if method not in UNTUNED] if methods is None else list(methods)
     for method in wanted:
         if method not in present:
             raise ValueError(f"no row of method {method!r}; the table has {', '.join(present)}")
