@@ -39,11 +39,14 @@ CATALOGUE = {
     "cbbt_tip": Entry("CBBT, cache adapter", "token embeddings, features", "context, cache keys, α, β", "#CC79A7", "D"),
     "bbt": Entry("BBT", "token embeddings, losses", "projected context", "#117733", "8"),
     "bpt_vlm": Entry("BPT-VLM", "pixels, image tokens, token embeddings, losses", "projected prompts", "#44AA99", "H"),
+    "bpt_vlm_text": Entry("BPT-VLM, text side", "token embeddings, losses", "projected context", "#7755DD", (6, 1, 0)),
     "craft": Entry("CraFT", "token embeddings, logits", "projected context, head on logits", "#AA4499", (4, 1, 45)),
     "zip": Entry("ZIP", "token embeddings, losses", "low-rank context", "#999933", "d"),
     "blackvip": Entry("BlackVIP", "pixels, losses", "image prompt decoder", "#4D4D00", "p"),
+    "blackvip_pca": Entry("BlackVIP, PCA encoder", "pixels, losses", "image prompt decoder", "#330044", (3, 1, 0)),
     "lfa": Entry("LFA", "features", "linear map", "#332288", ">"),
-    "word_search": Entry("LLM search over words", "text, features", "template", "#882255", "h"),
+    "word_search": Entry("Word search (offline)", "text, features", "template", "#882255", "h"),
+    "llm_search": Entry("LLM search over words", "text, features", "template", "#9900FF", (4, 1, 0)),
 }
 
 UNTUNED = ("zero_shot", "zero_shot_bare")  # draw no shots: one run stands for every number of shots and every seed

@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 def config(**settings) -> RunConfig:
-    return RunConfig.from_dict({"dataset": "digits", "method": "blackvip", "batch": 5, "steps": 4} | settings)
+    return RunConfig.from_dict({"dataset": "digits", "method": "blackvip_pca", "batch": 5, "steps": 4} | settings)
 
 
 def searcher(box, pictured, **settings) -> BlackVip:
@@ -234,8 +234,7 @@ def test_an_encoder_may_have_two_heads_or_one_with_weights_of_its_own(name, tmp_
 
 def test_encoders_that_cannot_be_had_say_why(box, pictured, weights, tmp_path):
     for settings, message in [
-        ({"encoder": "test_vitt"}, "unknown encoder 'test_vitt'.*nearest: test_vit"),
-        ({"encoder": "test_vit"}, "needs encoder_weights, a local file, got ''"),
+        ({"encoder": "test_vitt", "encoder_weights": str(weights)}, "unknown encoder 'test_vitt'.*nearest: test_vit"),
         ({"encoder": "test_vit", "encoder_weights": str(tmp_path / "no.pt")}, "a local file, got .*no.pt"),
         ({"encoder": "test_vit", "encoder_weights": "~/no.pt"}, "a local file, got '~/no.pt'"),
         ({"encoder": "vit_base_patch16_224.no", "encoder_weights": str(weights)}, "cannot be made: Invalid pretrained tag"),
@@ -243,10 +242,23 @@ def test_encoders_that_cannot_be_had_say_why(box, pictured, weights, tmp_path):
     ]:
         with pytest.raises(ValueError, match=message):
             searcher(box, pictured, **settings)
+    assert box.ledger.counts == dict.fromkeys(box.ledger.counts, 0)
+
+
+def test_the_published_encoder_needs_its_weights_before_anything_is_asked():
+    with pytest.raises(ValueError, match="'vit_base_patch16_224.mae' needs encoder_weights, a local file.*blackvip_pca"):
+        RunConfig("digits", "blackvip")
+    with pytest.raises(ValueError, match="'test_vit' needs encoder_weights"):
+        config(encoder="test_vit")
+    published = RunConfig("digits", "blackvip", options={"encoder_weights": "mae.pt"}).options
+    assert published == RunConfig("digits", "blackvip_pca").options | {
+        "encoder": "vit_base_patch16_224.mae",
+        "encoder_weights": "mae.pt",
+    }
 
 
 def test_settings_are_checked():
     with pytest.raises(ValueError, match="p_eps must be positive"):
         config(p_eps=0)
     with pytest.raises(ValueError, match="no option 'p_epsilon'"):
-        RunConfig("digits", "blackvip", options={"p_epsilon": 1.0})
+        RunConfig("digits", "blackvip_pca", options={"p_epsilon": 1.0})

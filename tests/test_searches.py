@@ -24,11 +24,11 @@ EVOLUTION = {"numbers": 6, "population": 5, "evaluations": 30}
 QUICK = {
     "zip": {"tokens": 2, "intrinsic": 8, "rank": 2, "averages": 2, "steps": 6, "batch": 5},
     "bbt": EVOLUTION,
-    "bpt_vlm": EVOLUTION | {"tokens": 2, "image_tokens": 0},
+    "bpt_vlm_text": EVOLUTION | {"tokens": 2},
     "craft": EVOLUTION | {"hidden": 4, "batch": 5},
 }
 # Loss queries and class prompts of a step, and what is asked before the first.
-COST = {"zip": (4, 12), "bbt": (5, 15), "bpt_vlm": (5, 15), "craft": (5, 18)}
+COST = {"zip": (4, 12), "bbt": (5, 15), "bpt_vlm_text": (5, 15), "craft": (5, 18)}
 
 
 def config(method: str, **settings) -> RunConfig:
@@ -267,21 +267,23 @@ def test_the_heads_term_is_dropped_after_its_part_of_the_search(loaded, support)
 # ---- BPT-VLM -------------------------------------------------------------------
 
 
-BOTH_SIDES = EVOLUTION | {"tokens": 2, "image_tokens": 3, "image_numbers": 4}
+def both_sides(**settings) -> RunConfig:
+    fields = {"dataset": "digits", "method": "bpt_vlm", "image_tokens": 3, "image_numbers": 4}
+    return RunConfig.from_dict(QUICK["bpt_vlm_text"] | fields | settings)
 
 
 def test_image_tokens_cost_every_candidate_the_whole_support(loaded, pictured):
-    fitted, ledger = fit(loaded, pictured, config("bpt_vlm", **BOTH_SIDES))
+    fitted, ledger = fit(loaded, pictured, both_sides())
     assert ledger.counts == {"loss_queries": 30, "class_prompts": 90, "images": 30 * 12}
     assert fitted.learned == 6 + 4
-    fitted, ledger = fit(loaded, pictured, config("bpt_vlm", **BOTH_SIDES, max_images=2 * 5 * 12 + 1))
+    fitted, ledger = fit(loaded, pictured, both_sides(max_images=2 * 5 * 12 + 1))
     assert ledger.counts["images"] == 2 * 5 * 12 and fitted.history[-1]["step"] == 2
 
 
 def test_both_prompts_are_deployed(loaded, pictured):
     """The loss of the deployed classifier, its images seen through its tokens, is the lowest that was told."""
     box = BlackBox(loaded, CPU)
-    method = bpt_vlm.Bpt(box, pictured, config("bpt_vlm", **BOTH_SIDES))
+    method = bpt_vlm.Bpt(box, pictured, both_sides())
     for index in range(6):
         method.step(index, 6)
     classifier = method.classifier(box, method.parameters())
@@ -294,6 +296,11 @@ def test_both_prompts_are_deployed(loaded, pictured):
     )
 
 
+def test_the_text_side_is_the_published_search_without_image_tokens():
+    both, text = (RunConfig("digits", method).options for method in ("bpt_vlm", "bpt_vlm_text"))
+    assert both["image_tokens"] == 5 and text == both | {"image_tokens": 0}
+
+
 def test_a_box_without_image_tokens_is_refused():
-    with pytest.raises(ValueError, match="mini takes no image tokens.*image_tokens=0"):
+    with pytest.raises(ValueError, match="mini takes no image tokens.*bpt_vlm_text is its text side"):
         cbbt.run(RunConfig.from_dict({"dataset": "digits", "method": "bpt_vlm", "shots": 1}))

@@ -19,7 +19,8 @@ from cbbt.runs.config import RunConfig
 from tests.test_blackbox import reachable
 
 BUDGET = {"loss_queries": 60}  # cuts the searches short; the other methods run their epochs
-METHODS_OF_QUESTIONS = [name for name, method in METHODS.items() if not method.white_box]
+TWINS = {"blackvip": "blackvip_pca", "llm_search": "word_search"}  # need a file or a service; the fit is that of their twins
+METHODS_OF_QUESTIONS = [name for name, method in METHODS.items() if not (method.white_box or name in TWINS)]
 
 
 def carried(thing):
@@ -101,6 +102,10 @@ def serve(loaded):
 def fit(box, pictured, method):
     config = RunConfig("digits", method, q=4, epochs=1, batch_size=5, shots=4 if METHODS[method].needs_shots else 0)
     return METHODS[method].fit(box, pictured, config, Session(judge=box.with_ledger(Ledger())))
+
+
+def test_what_needs_more_than_a_box_shares_its_fit_with_what_does_not():
+    assert all(METHODS[name].fit is METHODS[twin].fit for name, twin in TWINS.items())
 
 
 def logits(classifier, box, split):

@@ -171,16 +171,24 @@ def test_nobody_listening_is_a_clear_error(generator, monkeypatch):
 
 @pytest.mark.parametrize("options, message", [
     ({"proposer": "gpt"}, "proposer='gpt' is unknown, choose from words, chat"),
-    ({"proposer": "chat", "model": "m"}, "needs endpoint="),
-    ({"proposer": "chat", "model": "m", "endpoint": f"https://me:{SECRET}@host/v1"}, "needs endpoint="),
-    ({"proposer": "chat", "model": "m", "endpoint": "http://host:port/v1"}, "needs endpoint="),
-    ({"proposer": "chat", "model": "m", "endpoint": "http://[host/v1"}, "needs endpoint="),
-    ({"proposer": "chat", "endpoint": "https://host/v1"}, "needs model="),
     ({"tries": 0}, "tries must be at least 1"),
 ])  # fmt: skip
 def test_wrong_settings_are_named(options, message):
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(ValueError, match=message):
         RunConfig("digits", "word_search", options=options)
+
+
+@pytest.mark.parametrize("options, message", [
+    ({}, "needs endpoint="),
+    ({"model": "m"}, "needs endpoint="),
+    ({"model": "m", "endpoint": f"https://me:{SECRET}@host/v1"}, "needs endpoint="),
+    ({"model": "m", "endpoint": "http://host:port/v1"}, "needs endpoint="),
+    ({"model": "m", "endpoint": "http://[host/v1"}, "needs endpoint="),
+    ({"endpoint": "https://host/v1"}, "needs model="),
+])  # fmt: skip
+def test_what_a_language_model_lacks_is_named_when_the_configuration_is_made(options, message):
+    with pytest.raises(ValueError, match=message) as error:
+        RunConfig("digits", "llm_search", options=options)
     assert SECRET not in str(error.value)
 
 
@@ -239,16 +247,16 @@ def test_a_chat_is_asked_nothing_twice_and_its_key_is_kept_nowhere(endpoint, loa
     """The endpoint fails for good after three proposals; the search goes on from there."""
     path = tmp_path / "checkpoint.safetensors"
     endpoint.answers = [(200, f"a {word} photo of a {{}}.") for word in ("red", "blue", "green")] + [(400, "")]
-    options = SHORT | {"proposer": "chat", "endpoint": endpoint.base, "model": "some-model"}
+    options = SHORT | {"endpoint": endpoint.base, "model": "some-model"}
     arguments = {"checkpoint": path, "save_every": 60.0, "options": options}
     with pytest.raises(ProposerError, match="HTTP 400"):
-        fit(loaded, support, "word_search", **arguments)
+        fit(loaded, support, "llm_search", **arguments)
     assert SECRET.encode() not in path.read_bytes() and len(endpoint.asked) == 4
     endpoint.answers = [(200, "a pink photo of a {}.")]
-    fitted, counts, _ = fit(loaded, support, "word_search", **arguments)
+    fitted, counts, _ = fit(loaded, support, "llm_search", **arguments)
     pool = 1 + len(START) + 4
     assert counts["loss_queries"] == fitted.history[-1]["templates"] == pool
-    tries = RunConfig("digits", "word_search").settings.tries
+    tries = word_search.Settings.tries
     assert len(endpoint.asked) == 4 + 1 + (SHORT["steps"] - pool) * tries
-    record = dataclasses.asdict(RunConfig("digits", "word_search", options=options)), fitted.history
+    record = dataclasses.asdict(RunConfig("digits", "llm_search", options=options)), fitted.history
     assert SECRET not in json.dumps(record) and "some-model" in json.dumps(record)

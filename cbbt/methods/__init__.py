@@ -76,9 +76,12 @@ METHODS: dict[str, Method] = {
     "cbbt_tip": Method(cbbt_tip.fit),
     "bbt": Method(bbt.fit, settings=bbt.Settings),
     "bpt_vlm": Method(bpt_vlm.fit, settings=bpt_vlm.Settings),
+    "bpt_vlm_text": Method(bpt_vlm.fit, settings=bpt_vlm.TextSettings),
     "craft": Method(craft.fit, settings=craft.Settings),
     "zip": Method(zip_prompt.fit, settings=zip_prompt.Settings),
     "blackvip": Method(blackvip.fit, settings=blackvip.Settings),
+    "blackvip_pca": Method(blackvip.fit, settings=blackvip.PcaSettings),
     "lfa": Method(lfa.fit, settings=lfa.Settings),
     "word_search": Method(word_search.fit, settings=word_search.Settings),
+    "llm_search": Method(word_search.fit, settings=word_search.ChatSettings),
 }

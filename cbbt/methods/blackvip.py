@@ -12,9 +12,10 @@ Each perturbed decoder prompts the whole batch, so a step asks 10 losses and
 10 · batch images. Repaired here: the released norms keep running statistics to which
 perturbed decoders add, here a pass uses the statistics of its own batch, and the
 deployed decoder those of one clean pass over the shots; and no autocast, in whose
-16 bits differences of losses drown. The published encoder is ViT-B/16 MAE
+16 bits differences of losses drown. `blackvip` has the published encoder, ViT-B/16 MAE
 ("vit_base_patch16_224.mae" of timm, whose vector is taken after the last norm, the
-released code's before it); without such a file, principal components of the shots.
+released code's before it), and needs its weights in a file; `blackvip_pca` has principal
+components of the shots in its place.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ from cbbt.seeding import batch_rows, generator_for
 class Settings:
     """BlackVIP's published constants; where those differ by data set, their range is named."""
 
-    encoder: str = "pca"  # or a model of timm, with
-    encoder_weights: str = ""  # its local file
+    encoder: str = "vit_base_patch16_224.mae"  # or another model of timm, or "pca"
+    encoder_weights: str = ""  # local file of the model's
     encoder_width: int = 16  # principal components: more of them tell the shots apart, and no more
     p_eps: float = 1.0  # strength of the prompt, in normalised pixel values: 0.2 to 1
     averages: int = 5  # pairs of losses in an estimate
@@ -55,6 +56,18 @@ class Settings:
         check_types(self)
         at_least = dict.fromkeys(("encoder_width", "averages", "batch", "steps"), 1) | {"gamma": 0, "beta": 0}
         check_ranges(self, at_least, positive=("p_eps", "a", "c"))
+        if self.encoder != "pca" and not self.encoder_weights:
+            raise ValueError(
+                f"encoder {self.encoder!r} needs encoder_weights, a local file: nothing is downloaded; "
+                "blackvip_pca does without, with principal components of the shots"
+            )
+
+
+@dataclass(frozen=True)
+class PcaSettings(Settings):
+    """`blackvip_pca`: an encoder that needs nothing but the shots."""
+
+    encoder: str = "pca"
 
 
 def fit(box, support, config, session) -> Fitted:

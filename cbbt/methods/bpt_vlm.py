@@ -9,7 +9,8 @@ embeddings, as published. That of B is published as a statistic of the image
 tower's weights, which a box does not give: here it is W^-1/2, W the tokens' width,
 with which CLIP starts such tokens.
 
-A box without image tokens (a ResNet) can be asked with `image_tokens: 0`.
+`bpt_vlm` needs a box that takes image tokens, a vision transformer; `bpt_vlm_text` is the
+text side alone, for any box.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Settings(bbt.Settings):
     numbers: int = 500  # of z_t
     population: int = 30
     evaluations: int = 25200  # published: 3,600 to 36,000, by data set
-    image_tokens: int = 5  # 0: the text side alone
+    image_tokens: int = 5
     image_numbers: int = 500  # of z_i
 
     def __post_init__(self):
@@ -47,6 +48,13 @@ class Settings(bbt.Settings):
     @property
     def dimension(self) -> int:
         return self.numbers + (self.image_numbers if self.image_tokens else 0)
+
+
+@dataclass(frozen=True)
+class TextSettings(Settings):
+    """`bpt_vlm_text`: no tokens among the patches."""
+
+    image_tokens: int = 0
 
 
 def fit(box, support, config, session) -> Fitted:
@@ -60,7 +68,7 @@ class Bpt(bbt.Bbt):
     def __init__(self, box, support, config):
         s = config.settings
         if s.image_tokens and box.image_token_dim is None:
-            raise ValueError(f"{box.name} takes no image tokens: bpt_vlm needs a ViT, or image_tokens=0 for the text side alone")
+            raise ValueError(f"{box.name} takes no image tokens, which bpt_vlm needs; bpt_vlm_text is its text side alone")
         super().__init__(box, support, config)
         self.settings, self.image_projection = s, None
         if s.image_tokens:

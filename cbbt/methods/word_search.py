@@ -1,9 +1,10 @@
-"""Search over words with a language model as the optimiser (Liu et al., CVPR 2024).
+"""Search over words, with a language model as the optimiser (Liu et al., CVPR 2024) or without.
 
 A pool of templates, each a sentence with `{}` for the class name, is ranked by accuracy
 on the shots. A proposer (`cbbt.methods.parts.proposers`) sees the three best and the three worst and
 writes a new one, which joins the pool; the best is deployed. The box is given plain
-text: no embedding, no gradient.
+text: no embedding, no gradient. In `llm_search` the proposer is a language model, as
+published; in `word_search` no model takes part, and words are edited at random.
 
 Released code: github.com/shihongl1998/LLM-as-a-blackbox-optimizer. It starts from 80
 captions, which are not public, and ends after 10 proposals of a model since retired. Its
@@ -48,7 +49,7 @@ START = (
 class Settings:
     """The search's constants; published where nothing else is said."""
 
-    proposer: str = "words"  # a key of `cbbt.methods.parts.proposers.PROPOSERS`; published: a language model, here "chat"
+    proposer: str = "words"  # a key of `cbbt.methods.parts.proposers.PROPOSERS`: seeded edits, offline
     endpoint: str = ""  # of "chat"
     model: str = ""  # of "chat"
     shown: int = 3  # best templates that a proposer sees, and as many of the worst
@@ -63,6 +64,13 @@ class Settings:
         check_ranges(self, dict.fromkeys(("shown", "tries", "steps"), 1))
         choose("proposer", self.proposer, PROPOSERS)
         PROPOSERS[self.proposer](self)  # what it lacks is said before anything is asked
+
+
+@dataclass(frozen=True)
+class ChatSettings(Settings):
+    """`llm_search`: a language model proposes, as published."""
+
+    proposer: str = "chat"
 
 
 def fit(box, support, config, session) -> Fitted:

@@ -57,7 +57,7 @@ class TimmEncoder:
         if not timm.is_model(name):
             raise ValueError(f"unknown encoder {name!r}: choose 'pca' or a model of timm; {_nearest(name)}")
         path = Path(os.path.expanduser(weights))
-        if not weights or not path.is_file():
+        if not path.is_file():
             raise ValueError(f"encoder {name!r} needs encoder_weights, a local file, got {str(weights)!r}: nothing is downloaded")
         try:
             with torch.random.fork_rng(devices=[]):  # it starts at random, to be overwritten
