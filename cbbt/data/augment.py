@@ -2,8 +2,9 @@
 
 "cbbt" is the released code's (facts read in github.com/guozix/cbbt): at random
 either a resized crop (scale 0.5–1, bicubic) or the whole image squashed to the
-square with one randomly coloured rectangle of 0.4 × the side; then a mirror image
-with probability one half. "crop" is the resized crop alone, with the mirror. "none" is the
+square with one rectangle of a random colour. Its middle is any pixel and its side 0.4 of
+the image's, but the border cuts it, so what is seen of a side is 0.2 to 0.4. Then a mirror
+image with probability one half. "crop" is the resized crop alone, with the mirror. "none" is the
 test-time transform. Images whose class a mirror would change are not mirrored.
 """
 
@@ -19,7 +20,7 @@ open_clip = lazy_loader.load("open_clip")
 torchvision = lazy_loader.load("torchvision")
 
 AUGMENTATIONS = ("cbbt", "crop", "none")
-RECTANGLE = 0.4  # side of the coloured rectangle, as a share of the image's
+RECTANGLE = 0.4  # side of the coloured rectangle before the border cuts it, as a share of the image's
 
 
 class Augmentation:
@@ -52,9 +53,8 @@ class Augmentation:
             pixels = TF.to_tensor(crop)
         else:
             pixels = TF.to_tensor(TF.resize(image, [side, side], transforms.InterpolationMode.BILINEAR))
-            edge = round(RECTANGLE * side)
-            top, left = (int(_uniform(generator) * (side - edge + 1)) for _ in range(2))
-            pixels[:, top : top + edge, left : left + edge] = torch.rand(3, 1, 1, generator=generator)
+            rows, columns = (_stretch(side, generator) for _ in range(2))
+            pixels[:, rows, columns] = torch.randint(256, (3, 1, 1), generator=generator) / 255
         if self.mirror and _uniform(generator) < 0.5:
             pixels = pixels.flip(-1)
         return TF.normalize(pixels, self.mean, self.std)
@@ -71,6 +71,12 @@ def example_views(task, preprocess_config: dict, kind: str, generator: torch.Gen
 
 def _uniform(generator: torch.Generator) -> float:
     return torch.rand((), generator=generator).item()
+
+
+def _stretch(side: int, generator: torch.Generator) -> slice:
+    """What the image has of a stretch around any of its pixels; both ends belong to it, as in PIL's rectangles."""
+    middle, half = int(torch.randint(side, (), generator=generator)), round(RECTANGLE * side) // 2
+    return slice(max(middle - half, 0), middle + half + 1)
 
 
 def _crop(height: int, width: int, generator: torch.Generator, scale=(0.5, 1.0), ratio=(3 / 4, 4 / 3)):

@@ -29,7 +29,7 @@ from cbbt.data.task import DataError, located, mark, split_digest
 from cbbt.files import whole_file
 
 SHARD = 1024  # images per file, a multiple of the batch; what a kill can cost
-LAYOUT = 3  # raised when files, augmentations or the reading of images change, so that older files are not found
+LAYOUT = 4  # raised when files, augmentations or the reading of images change, so that older files are not found
 
 
 def fingerprint(box, items, *, views: int, augmentation: str, mirror: bool, seed: int) -> dict:
