@@ -40,10 +40,10 @@ def initial_context(
 ) -> torch.Tensor:
     """The context from which tuning starts, (M, D) or, given `n_classes`, (C, M, D).
 
-    `init` is a text of exactly `length` tokens whose embeddings are the start
-    (CBBT: "a", M = 1), a text of one token that is repeated `length` times,
-    "random" for N(0, 0.02²) drawn from `generator` (CoOp, M = 16), or "zeros".
-    Raises ValueError when the words do not make up `length` tokens.
+    `init` is a text whose tokens' embeddings are the start, repeated until there are
+    `length` (CBBT's released code: "a" for M = 1, "a photo" for 2, "a photo of a" for
+    4, 8 and 16), "random" for N(0, 0.02²) drawn from `generator` (CoOp, M = 16), or
+    "zeros". Raises ValueError when the number of tokens does not divide `length`.
     """
     if length < 1:
         raise ValueError(f"a context has at least one vector, got length {length}")
@@ -53,13 +53,12 @@ def initial_context(
         context = torch.zeros(length, box.context_dim)
     else:
         context = box.token_embeddings(init).cpu()
-        if len(context) == 1:
-            context = context.repeat(length, 1)
-        if len(context) != length:
+        if length % len(context):
             raise ValueError(
                 f"initial words {init!r} are {len(context)} tokens, but the context has {length} vectors: "
-                f"use {length} tokens, one token, 'random' or 'zeros'"
+                f"use words whose number of tokens divides {length}, 'random' or 'zeros'"
             )
+        context = context.repeat(length // len(context), 1)
     if n_classes is not None:
         context = context.expand(n_classes, *context.shape)
     return context.to(box.device).clone()
