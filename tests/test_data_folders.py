@@ -204,6 +204,18 @@ def test_names_in_label_order_are_refused_where_the_order_is_not_that_of_numbers
     assert load_task(padded, class_names=["a", "b", "c"]).class_names == ("a", "b", "c")
 
 
+def test_names_and_templates_that_a_tokenizer_would_cut_are_refused(tmp_path):
+    folder = class_folders(tmp_path / "pets", ["cat <|endoftext|>", "dog"])
+    with pytest.raises(DataError, match="class name 'cat <.endoftext.>' holds a tokenizer's mark.*class_names gives it another"):
+        load_task(folder)
+    names = {"cat <|endoftext|>": "cat"}
+    with pytest.raises(DataError, match="class name '<start_of_text>' holds a tokenizer's mark"):
+        load_task(folder, class_names=names | {"dog": "<start_of_text>"})
+    with pytest.raises(DataError, match="template 'a {} <end_of_text>' holds a tokenizer's mark"):
+        load_task(folder, class_names=names, template="a {} <end_of_text>")
+    assert load_task(folder, class_names=names).class_names == ("cat", "dog")
+
+
 def test_two_classes_with_one_prompt_are_named(tmp_path, box):
     one = class_folders(tmp_path / "one", ["T_shirt", "T shirt", "cap"])
     with pytest.raises(DataError, match="the classes 'T shirt' and 'T_shirt' have one prompt"):

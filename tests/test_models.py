@@ -330,7 +330,7 @@ def test_coca_keeps_a_place_for_its_class_token():
     with pytest.raises(ValueError, match="has 31 tokens, but only 30 fit into the text tower's 32 positions"):
         box.encode_texts(["a " * 31])
     assert box.encode_prompts(torch.zeros(1, 28, 32), ["cat"]).shape == (1, 1, 24)
-    with pytest.raises(ValueError, match="with 29 context vectors only 0 fit into the text tower's 32 positions"):
+    with pytest.raises(ValueError, match="with 29 context vectors only 1 fit into the text tower's 32 positions"):
         box.encode_prompts(torch.zeros(1, 29, 32), ["cat"])
 
 

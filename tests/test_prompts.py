@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cbbt.box.prompts import initial_context
+from cbbt.box.prompts import MARKS, fill_template, initial_context
 
 
 @pytest.mark.parametrize("init, length, words", [
@@ -27,3 +27,18 @@ def test_words_that_do_not_fill_the_context_are_refused(box, generator, init, le
 def test_numbers_may_stand_for_words(box, generator):
     drawn = initial_context(box, "random", 200, generator=generator)
     assert drawn.std().item() == pytest.approx(0.02, rel=0.05) and not initial_context(box, "zeros", 2, generator=generator).any()
+
+
+@pytest.mark.parametrize("mark", [*MARKS, "<END_OF_TEXT>"])
+def test_a_text_that_a_tokenizer_would_cut_is_refused_and_not_counted(box, mark):
+    text = f"a cat {mark} on a mat"
+    for ask in (
+        lambda: box.encode_prompts(torch.zeros(1, 1, box.context_dim), ["sea", text]),
+        lambda: box.encode_texts(["sea", text]),
+        lambda: box.token_embeddings(text),
+        lambda: fill_template("a photo of a {}.", [text]),
+        lambda: fill_template(f"a {{}} {mark}", ["cat"]),
+    ):
+        with pytest.raises(ValueError, match="holds a tokenizer's mark of a text's start or end"):
+            ask()
+    assert box.ledger.counts["class_prompts"] == 0

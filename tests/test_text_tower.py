@@ -54,6 +54,19 @@ def test_fast_path_equals_full_length_path(loaded, position, specific):
     assert torch.allclose(fast, tower.encode(contexts, NAMES, position), atol=1e-5)
 
 
+@pytest.mark.parametrize("tower", ["classic", "not causal"])
+def test_a_name_and_its_full_stop_are_read_as_one_text(tower):
+    loaded = tiny_loaded(**TOWERS[tower])
+    box, names = BlackBox(loaded, torch.device("cpu")), ["Main St.", "c++", "bird (small)", "what?", "U.S.", "plain"]
+    ids = loaded.tokenizer([f"a photo of a {name}." for name in names])
+    expected = loaded.model.encode_text(ids, normalize=True)
+    contexts = box.token_embeddings("a photo of a")[None]
+    assert torch.allclose(box.encode_prompts(contexts, names)[0], expected, atol=1e-5)
+    stop = loaded.tokenizer.encode(".")
+    apart = [loaded.tokenizer.encode(name) + stop != loaded.tokenizer.encode(name + ".") for name in names]
+    assert apart == [True, True, True, True, True, False]
+
+
 def test_the_paths_are_chosen_by_the_mask():
     assert TextTower(tiny_loaded().model, tiny_loaded().tokenizer).causal
     assert not TextTower(tiny_loaded(custom_text=True, no_causal_mask=True).model, tiny_loaded().tokenizer).causal
@@ -81,9 +94,9 @@ def test_gradients_flow_through_the_white_box_tower(white_box):
 
 
 def test_too_long_a_prompt_is_refused_with_the_room_left(box):
-    with pytest.raises(ValueError, match="8 tokens, but with 22 context vectors only 7 fit"):
+    with pytest.raises(ValueError, match="9 tokens with its full stop, but with 22 context vectors only 8 fit"):
         box.encode_prompts(torch.zeros(1, 22, 32), NAMES)
-    with pytest.raises(ValueError, match="has 40 tokens, but with 1 context vectors only 28 fit"):
+    with pytest.raises(ValueError, match="has 41 tokens with its full stop, but with 1 context vectors only 29 fit"):
         box.encode_prompts(torch.zeros(1, 1, 32), ["cat " * 40])
     assert box.ledger.counts["class_prompts"] == 0
 
@@ -93,7 +106,7 @@ def test_too_long_a_sentence_is_refused_and_not_counted(box):
     box.ledger.counts["class_prompts"] = 0
     with pytest.raises(ValueError, match="sentence 'a dog cat cat .* has 32 tokens, but only 30 fit into the text tower's 32"):
         box.encode_texts(["a cat.", "a dog " + "cat " * 30])
-    with pytest.raises(ValueError, match="holds the tokenizer's mark"):
+    with pytest.raises(ValueError, match="holds a tokenizer's mark"):
         box.encode_texts(["a cat <end_of_text> on a mat"])
     assert box.ledger.counts["class_prompts"] == 0
 

@@ -10,22 +10,31 @@ shape (M, D), or *class-specific*, shape (C, M, D).
 from __future__ import annotations
 
 import unicodedata
+from textwrap import shorten
 
 import torch
 
 POSITIONS = ("end", "middle", "front")
+MARKS = ("<start_of_text>", "<end_of_text>", "<|startoftext|>", "<|endoftext|>")  # open_clip's, and CLIP's own
+
+
+def unmarked(text: str) -> str:
+    """`text` itself, or ValueError if it holds what a tokenizer reads as a text's start or end, for it would be cut there."""
+    if any(mark in text.lower() for mark in MARKS):
+        raise ValueError(f"{shorten(text, 100)!r} holds a tokenizer's mark of a text's start or end")
+    return text
 
 
 def readable(class_name: str) -> str:
-    """A class name as it stands in a prompt: in Unicode's form NFC, with spaces for underscores."""
-    return unicodedata.normalize("NFC", class_name).replace("_", " ").strip()
+    """A class name as it stands in a prompt: in Unicode's form NFC, with spaces for underscores. See `unmarked` for errors."""
+    return unicodedata.normalize("NFC", unmarked(class_name)).replace("_", " ").strip()
 
 
 def fill_template(template: str, class_names) -> list[str]:
-    """One sentence per class. Raises ValueError when `template` lacks `{}`."""
+    """One sentence per class. Raises ValueError when `template` lacks `{}`, and as `unmarked` does."""
     if "{}" not in template:
         raise ValueError(f"a template needs {{}} where the class name goes, got {template!r}")
-    return [template.replace("{}", readable(name)) for name in class_names]
+    return [unmarked(template).replace("{}", readable(name)) for name in class_names]
 
 
 def check_position(position: str) -> str:

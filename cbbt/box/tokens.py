@@ -4,6 +4,11 @@ open_clip's tokenizers cut off what does not fit into the text tower, so that tw
 sentences may become one; here it is refused. And a tokenizer made of English has words of
 other scripts only as letters or bytes, which a text tower trained on English hardly ever
 met: such words are named once.
+
+A name and the full stop behind it are read as one text, as in CoOp's and CBBT's released
+code: CLIP's tokenizer has a token for ".." that is not two of ".", so a name that ends in
+"St." makes another prompt than its tokens and a full stop's. Only where a context stands
+between them are they read apart.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from textwrap import shorten
 
 import torch
 
-from cbbt.box.prompts import readable
+from cbbt.box.prompts import readable, unmarked
 
 
 class Tokens:
@@ -32,32 +37,37 @@ class Tokens:
         self.tokenizer, self.length = tokenizer, length
         self.start, self.end = tokenizer.sot_token_id, tokenizer.eot_token_id
         self.stop = tokenizer.encode(".")
-        self._known: dict[str, list[int]] = {}  # class name → ids: the same names come at every step
+        # Class name → its ids, and those with its full stop: the same names come at every step.
+        self._known: dict[str, tuple[list[int], list[int]]] = {}
         self._met: set[str] = set()  # words beyond ASCII
 
     def ids(self, text: str) -> list[int]:
         """All ids of a text, without start and end of text. Raises ValueError for a text that holds either."""
-        ids = self.tokenizer.encode(text)
+        ids = self.tokenizer.encode(unmarked(text))
         if self.start in ids or self.end in ids:
-            raise ValueError(f"{text!r} holds the tokenizer's mark of a text's start or end")
+            raise ValueError(f"{text!r} holds a tokenizer's mark of a text's start or end")
         return ids
 
-    def names(self, class_names, context_length: int) -> list[list[int]]:
-        """Ids of class names for prompts with so many context vectors. Raises ValueError for a name without or with too many."""
+    def names(self, class_names, context_length: int, closed: bool) -> list[list[int]]:
+        """Ids of class names for prompts with so many context vectors; `closed`: with the full stop.
+
+        Raises ValueError for a name without a token or with too many.
+        """
         if not self._known.keys() >= set(class_names):
-            self._known |= {name: self.ids(readable(name)) for name in class_names}
+            self._known |= {name: (self.ids(readable(name)), self.ids(readable(name) + ".")) for name in class_names}
             self._warn_of_spelled_words(map(readable, class_names))
-        room = self.length - context_length - len(self.stop) - 2
+        room = self.length - context_length - 2
         for name in class_names:
-            count = len(self._known[name])
+            alone, with_stop = self._known[name]
+            count = len(with_stop) if closed else len(alone + self.stop)
             if count > room:
                 raise ValueError(
-                    f"class name {name!r} has {count} tokens, but with {context_length} context vectors "
+                    f"class name {name!r} has {count} tokens with its full stop, but with {context_length} context vectors "
                     f"only {max(room, 0)} fit into the text tower's {self.length} positions"
                 )
-            if not count:
+            if not alone:
                 raise ValueError(f"class name {name!r} holds no token")
-        return [self._known[name] for name in class_names]
+        return [self._known[name][closed] for name in class_names]
 
     def sentences(self, texts: list[str]) -> torch.Tensor:
         """Ids of whole sentences, int64 (n, length). Raises ValueError for one that is too long."""

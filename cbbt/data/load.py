@@ -9,6 +9,8 @@ from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 
+from cbbt.box.prompts import unmarked
+
 from .benchmarks import read_benchmark, require_lists
 from .cached_shots import read_cached_shots
 from .cards import CARDS, EMBEDDED
@@ -164,6 +166,10 @@ def _with_words(task: Task, template: str | None, class_names, folders: bool) ->
     if template is not None:
         if not isinstance(template, str) or template.count("{}") != 1:
             raise DataError(f"template should hold one {{}} for the class name, got {template!r}")
+        try:
+            unmarked(template)
+        except ValueError as error:
+            raise DataError(f"template {error}") from None
         task = replace(task, template=template)
     if class_names is not None:
         names = new_names(task.class_names, class_names, folders)

@@ -106,14 +106,17 @@ def new_names(found: tuple[str, ...], given, folders: bool) -> tuple[str, ...]:
 
 
 def require_distinct(class_names) -> None:
-    """Raises `DataError`, which names both, for two classes with one prompt; also for a name that leaves it empty.
+    """Raises `DataError`, which names both, for two classes with one prompt; also for a name that leaves it empty or cuts it.
 
     Underscores, white space and Unicode's forms make no difference in a prompt. What a tokenizer
     takes for equal beside these is found by `require_distinct_prompts`.
     """
     first: dict[str, str] = {}
     for name in class_names:
-        words = " ".join(readable(name).split())
+        try:
+            words = " ".join(readable(name).split())
+        except ValueError as error:
+            raise DataError(f"the class name {error}; class_names gives it another") from None
         if not words:
             raise DataError(f"the class name {name!r} leaves the prompt empty; class_names gives it another")
         if words in first:
