@@ -1,9 +1,12 @@
 """The tables of the field, against hand counts."""
 
+import inspect
+
 import pandas as pd
 import pytest
 
 from cbbt.catalogue import CATALOGUE
+from cbbt.methods import METHODS
 from cbbt.results.peers import access_table, improves, peers_table
 from cbbt.results.statistics import peer_table
 
@@ -33,6 +36,12 @@ def test_who_improves_on_zero_shot():
 def test_every_method_says_what_it_needs():
     table = access_table(CATALOGUE)
     assert len(table) == len(CATALOGUE) and (table.needs.str.len() > 0).all() and (table.tunes.str.len() > 0).all()
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.settings])
+def test_every_peer_says_what_it_changes_and_what_a_loss_query_scores(method):
+    said = inspect.getmodule(METHODS[method].fit).__doc__
+    assert "\nChanged: " in said and "\nWhat a loss query scores: " in said
 
 
 def test_holms_rule_multiplies_the_smallest_p_by_the_number_of_tests():

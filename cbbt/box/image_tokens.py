@@ -1,9 +1,10 @@
 """Tokens beside the patches of a vision transformer: a prompt on the image side.
 
-BPT-VLM (Yu et al., IJCAI 2023) puts tokens of its own between the class token and
-the patches, after positions are added and before the first norm, which they pass with
-the others. Like `cbbt.box.text_tower`, this stands
-behind the wall; `BlackBox.encode_images` is the door.
+BPT-VLM (Yu et al., IJCAI 2023) puts tokens of its own beside the class token and the
+patches, after positions are added and before the first norm, which they pass with the
+others. Its released code puts them behind the patches, here they stand behind the class
+token: they have no positions, so the features are the same. Like `cbbt.box.text_tower`,
+this stands behind the wall; `BlackBox.encode_images` is the door.
 """
 
 from __future__ import annotations

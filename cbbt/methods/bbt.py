@@ -3,8 +3,17 @@
 CMA-ES over z with a fixed random A; a candidate's context is p₀ + A z, its fitness
 the loss on the whole support set. For CLIP, BBT is reported by CraFT and SharpZO as
 CraFT's search without its head: four tokens "a photo of a", 512 numbers, populations
-of 40, 8,000 evaluations. The candidate of the lowest loss ever is deployed, as in
-BBT. The scale of A is set by BPT-VLM's rule; CraFT's is set by hand for each data set.
+of 40, 8,000 evaluations.
+
+Changed: BBT's code tunes language models, and CraFT's always has its head; here is the
+search that both share. The candidate of the lowest loss ever is deployed, as in BBT, not
+the mean of a population, as in CraFT. CraFT sets the deviation of A's entries (0.2 or 1),
+σ (0.02 or 1) and the bounds of z (±5 or none) for each data set; here BPT-VLM's rule sets
+the first, with the embeddings of the task's own sentences in place of the vocabulary's,
+which a box does not give, σ is 1, and there are no bounds. pycma's own stopping rules,
+which both codes use, are off: all evaluations are made.
+
+What a loss query scores: one context on all shots, every view of them.
 """
 
 from __future__ import annotations

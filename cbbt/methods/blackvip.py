@@ -9,13 +9,21 @@ step: with the estimate ĝ of step k = 1, 2, …
     m ← β m + ĝ  (m = 0 at first)        w ← w − a_k (ĝ + β m)
 
 Each perturbed decoder prompts the whole batch, so a step asks 10 losses and
-10 · batch images. Repaired here: the released norms keep running statistics to which
-perturbed decoders add, here a pass uses the statistics of its own batch, and the
-deployed decoder those of one clean pass over the shots; and no autocast, in whose
-16 bits differences of losses drown. `blackvip` has the published encoder, ViT-B/16 MAE
-("vit_base_patch16_224.mae" of timm, whose vector is taken after the last norm, the
-released code's before it), and needs its weights in a file; `blackvip_pca` has principal
-components of the shots in its place.
+10 · batch images. `blackvip` has the published encoder, ViT-B/16 MAE
+("vit_base_patch16_224.mae" of timm), and needs its weights in a file; `blackvip_pca` has
+principal components of the shots in its place.
+
+Repaired: the released norms keep running statistics to which perturbed decoders add; here
+a pass uses the statistics of its own batch, and the deployed decoder those of one clean
+pass over the shots. No autocast, in whose 16 bits differences of losses drown.
+
+Changed: the encoder gets pixels normalised as in its own training, in the released code
+those normalised for CLIP; its vector is taken after its last norm, there before it.
+The released code crops (0.08 to 1 of the area) and mirrors each batch at random; here the
+shots are as at test time, whatever the run's `augmentation`, and the encoder reads each once.
+
+What a loss query scores: one decoder on a batch of 128 shots, or of all if they are fewer,
+whose images are encoded anew for it.
 """
 
 from __future__ import annotations

@@ -7,11 +7,22 @@ refined = logits + MLP(logits), and each side is held to the other,
     loss of the head  CE(refined) + w · KL(logits ‖ refined), w = 0 after 1/n of the search
 
 In each generation the head is trained for one epoch, on the next of the augmented
-views, at the context of the distribution's mean (the released code draws one more
-population and takes its mean, which is this but for the noise). Those images are
-part of the cost here; the released code counts prompts alone. w, n and the
-projection's scale were set for each data set by a rule that is not shown; here they
-are the same for all.
+views, at the context of the distribution's mean.
+
+Repaired: the released code trains the head on logits of image features that are not
+normalised, and then scores and deploys it on those of normalised ones; here they are
+normalised in all three places. Its budget counts prompts alone; here the images are
+counted too.
+
+Changed: the released code draws one more population and takes its mean, which is the
+distribution's but for the noise; its head sees a new random view of every shot in each
+generation, here the run's `views` in turn; its logits have the factor 100, here the
+box's own. The deviation of the projection's entries (0.2 or 1), σ (0.02 or 1), the bounds
+of z (±5 or none), w (0 to 1) and n (1 or 4) were set for each data set by a rule that is
+not shown; here they are the same for all, the deviation as in `bbt`. For ImageNet the
+released code has a wider head (512) and deploys the best candidate; here it is as the others.
+
+What a loss query scores: one context on all shots, the first view of each.
 """
 
 from __future__ import annotations

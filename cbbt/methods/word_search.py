@@ -6,10 +6,17 @@ writes a new one, which joins the pool; the best is deployed. The box is given p
 text: no embedding, no gradient. In `llm_search` the proposer is a language model, as
 published; in `word_search` no model takes part, and words are edited at random.
 
-Released code: github.com/shihongl1998/LLM-as-a-blackbox-optimizer. It starts from 80
-captions, which are not public, and ends after 10 proposals of a model since retired. Its
-default kind of question is not defined there, and its sheet of templates is sorted by
-test accuracy; here the question is in `cbbt.methods.parts.proposers`, and the test split is never seen.
+Released code: github.com/shihongl1998/LLM-as-a-blackbox-optimizer.
+
+Repaired: its default kind of question is not defined there; here the question is in
+`cbbt.methods.parts.proposers`. It scores every template on the test split too, and sorts
+its sheet by that; here the test split is not seen.
+
+Changed: it starts from 80 captions, which are not public, and ends after 10 proposals of a
+model since retired; here the pool starts from `START` and the budget is a setting. Of
+templates of one accuracy the lower cross-entropy stands first here.
+
+What a loss query scores: one template on all shots, every view of them.
 """
 
 from __future__ import annotations

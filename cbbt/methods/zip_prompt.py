@@ -6,10 +6,18 @@ of its token by a Fastfood projection F_i (Le et al., ICML 2013),
 
     v_i = v_i⁰ + F_i (U diag(s) Vᵀ + 1 v_sharedᵀ)_i        U (8, 5), s (5), V (62, 5), v_shared (62)
 
-The 417 numbers are moved by SPSA, its estimate cut to norm √417. The released code
-keeps neither the initial context nor the projections in its checkpoints; here both
-are drawn again from the seed. The projections are linear and small: they are made
-into matrices once, where the released code transforms at every pass.
+The 417 numbers are moved by SPSA, its estimate cut to norm √417.
+
+Repaired: the released code keeps neither the initial context nor the projections in its
+checkpoints; here both are drawn again from the seed. No autocast, in whose 16 bits
+differences of losses drown.
+
+Changed: the projections are linear and small, so they are made into matrices once, where
+the released code transforms at every pass. It crops and mirrors each batch at random and
+encodes its images for every loss; here a batch comes from the run's `views`, one after the
+other by epoch, and is encoded once.
+
+What a loss query scores: one context on a batch of 128 shots, or of all if they are fewer.
 """
 
 from __future__ import annotations
