@@ -126,7 +126,8 @@ def show_figure(figure, dpi: int = 100) -> None:
     """Display a matplotlib figure once, as a small picture, and close it.
 
     Notebooks left to the inline backend show a figure twice, or as text, depending
-    on when matplotlib was imported; and full-colour pictures make them large.
+    on when matplotlib was imported; and full-colour pictures make them large. Of a
+    figure that `save_figure` wrote, the output's metadata name the files and their digests.
     """
     from IPython.display import display  # here, for the batch reads parameters without drawing
     from PIL import Image
@@ -137,7 +138,8 @@ def show_figure(figure, dpi: int = 100) -> None:
         figure.savefig(buffer, format="png", dpi=dpi)
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close(figure)
-    display(Image.open(buffer).convert("RGB").quantize(256))
+    metadata = {"files": figure.files} if hasattr(figure, "files") else None
+    display(Image.open(buffer).convert("RGB").quantize(256), metadata=metadata)
 
 
 def remove_bars(*paths: str | Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import unicodedata
 import warnings
+from hashlib import sha256
 from pathlib import Path
 
 import matplotlib.style
@@ -145,7 +146,10 @@ def fit_venue(figure, venue: str) -> None:
 
 
 def save_figure(figure, name: str, folder: str | Path, venue: str = "") -> list[Path]:
-    """Write `folder/name.pdf` and `.png`, fitted to a venue if one is named; byte-identical when nothing changed."""
+    """Write `folder/name.pdf` and `.png`, fitted to a venue if one is named; byte-identical when nothing changed.
+
+    Notes in `figure.files` the SHA-256 of each file, by its name, so that a notebook can say of which files its picture is.
+    """
     if venue:
         fit_venue(figure, venue)
     folder = Path(folder).expanduser()
@@ -157,4 +161,5 @@ def save_figure(figure, name: str, folder: str | Path, venue: str = "") -> list[
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # said once, by `find_fonts`
         for path, blank in zip(paths, metadata.values()):
             figure.savefig(path, metadata=blank)
+    figure.files = {path.name: sha256(path.read_bytes()).hexdigest() for path in paths}
     return paths
