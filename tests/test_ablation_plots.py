@@ -12,7 +12,7 @@ from cbbt.results.plots.style import PAGE, save_figure
 from .test_plots import overlapping_texts
 
 EPSILON = 1 / 128
-POINT = {"q": 64, "context_length": 1, "epsilon": np.nan, "adapter_ratio": 0.2}
+POINT = {"q": 64, "context_length": 1, "epsilon": np.nan, "adapter_ratio": 0.2, "fresh_text": False}
 VARIED = [{}, {"q": 1}, {"q": 16}, {"context_length": 4}, {"epsilon": 0.1}, {"epsilon": 1e-4}]
 
 

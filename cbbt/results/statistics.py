@@ -130,10 +130,10 @@ def _p(value: float) -> str:
 
 
 def _tests(values: dict[str, pd.Series]) -> pd.DataFrame:
-    return pd.DataFrame({name: _t_tests(entries) for name, entries in values.items()}).T.astype({"n": int})
+    return pd.DataFrame({name: t_tests(entries) for name, entries in values.items()}).T.astype({"n": int})
 
 
-def _t_tests(values: pd.Series) -> dict:
+def t_tests(values: pd.Series) -> dict:
     line = {"n": len(values), "mean": values.mean()}
     if not values.sem() > 0:  # one value, or the same everywhere
         return line | dict.fromkeys(("low", "high", "p", "p, equal"), math.nan)

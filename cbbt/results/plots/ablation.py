@@ -25,31 +25,37 @@ FACTORS = {  # column of the table of runs → its axis, the axis's scale
     "adapter_ratio": ("adapter ratio r", "linear"),
 }
 KINDS = {"cbbt": "residual", "cbbt_tip": "cache", "cbbt_prompt": "none"}  # method → its adapter
+TEXTS = {False: "before", True: "fresh"}  # `fresh_text` → the text that the adapter meets
+CATEGORIES = {"adapter": ("adapter", list(KINDS.values())), "text": ("adapter meets", list(TEXTS.values()))}
 
 
 def by_factor(runs: pd.DataFrame, epsilon: float) -> pd.DataFrame:
     """A row per factor, value, data set, method and seed: runs that differ from the default in that factor alone.
 
     `epsilon` is the default step, which the table of runs leaves empty. Columns:
-    factor (a key of `FACTORS`, or "adapter"), value (a number, or a name of
-    `KINDS`), default (whether it is the default), and those of a run with its
+    factor (a key of `FACTORS` or `CATEGORIES`), value (a number, or a name of a
+    category), default (whether it is the default), and those of a run with its
     accuracy. A method has the factors of which it has two values or more. Raises
     ValueError for a table that lacks a column or has two runs of one setting.
     """
-    require(runs, [SCORE, *FACTORS], [*RUN, *FACTORS])
+    require(runs, [SCORE, *FACTORS, "fresh_text"], [*RUN, *FACTORS, "fresh_text"])
     runs = runs.assign(epsilon=runs.epsilon.fillna(epsilon).astype(float))
     point = pd.Series({factor: runs[factor].mode()[0] for factor in FACTORS}, dtype=object)
-    at_point = {factor: runs[factor] == point[factor] for factor in FACTORS}
+    at_point = {factor: (runs[factor] == point[factor]) for factor in FACTORS}
+    fresh = runs.fresh_text.astype(bool)
     columns, parts = [*RUN, SCORE], []
     for factor in FACTORS:
-        others = pd.concat([at_point[name] for name in FACTORS if name != factor], axis=1).all(axis=1)
+        others = pd.concat([at_point[name] for name in FACTORS if name != factor], axis=1).all(axis=1) & ~fresh
         varied = runs[others].groupby("method")[factor].transform("nunique") > 1
         chosen = runs[others][varied]
         parts.append(
             chosen[columns].assign(factor=factor, value=chosen[factor].astype(object), default=at_point[factor][chosen.index])
         )
-    kinds = runs[pd.concat(at_point, axis=1).all(axis=1) & runs.method.isin(KINDS)]
+    central = pd.concat(at_point, axis=1).all(axis=1)
+    kinds = runs[central & ~fresh & runs.method.isin(KINDS)]
     parts.append(kinds[columns].assign(factor="adapter", value=kinds.method.map(KINDS), default=kinds.method == "cbbt"))
+    texts = runs[central & runs.method.isin(runs.method[fresh])]
+    parts.append(texts[columns].assign(factor="text", value=fresh[texts.index].map(TEXTS), default=~fresh[texts.index]))
     return pd.concat([part for part in parts if len(part)], ignore_index=True)
 
 
@@ -93,7 +99,7 @@ def ablations(table: pd.DataFrame) -> Figure:
         for ax, factor in zip(row, factors):
             _panel(ax, wide[name].dropna().loc[factor].rename("accuracy").reset_index(), factor)
     for ax, factor in zip(axes[-1], factors):
-        ax.set_xlabel(FACTORS[factor][0] if factor in FACTORS else "adapter")
+        ax.set_xlabel((FACTORS | CATEGORIES)[factor][0])
         default = table[(table.factor == factor) & table.default].value.iloc[0]
         for each in axes[:, factors.index(factor)] if factor in FACTORS else ():
             each.axvline(default, color="0.5", linestyle="--", linewidth=0.8, zorder=1)
@@ -109,13 +115,13 @@ def ablations(table: pd.DataFrame) -> Figure:
 
 def _panel(ax, scores: pd.DataFrame, factor: str) -> None:
     """One factor on one data set; columns of `scores`: method, value, seed, accuracy."""
-    if factor == "adapter":
-        kinds = [kind for kind in KINDS.values() if kind in set(scores.value)]
-        for method, group in scores.groupby("method"):
-            (colour, marker), place = look(method), kinds.index(KINDS[method])
-            ax.errorbar(place, group.accuracy.mean(), group.accuracy.std(), color=colour, marker=marker, capsize=2)
-        ax.set_xticks(range(len(kinds)), labels=kinds, fontsize=6)
-        ax.set_xlim(-0.5, len(kinds) - 0.5)
+    if factor in CATEGORIES:
+        names = [name for name in CATEGORIES[factor][1] if name in set(scores.value)]
+        for (method, value), group in scores.groupby(["method", "value"]):
+            colour, marker = look(method)
+            ax.errorbar(names.index(value), group.accuracy.mean(), group.accuracy.std(), color=colour, marker=marker, capsize=2)
+        ax.set_xticks(range(len(names)), labels=names, fontsize=6)
+        ax.set_xlim(-0.5, len(names) - 0.5)
         return
     for method in method_order(scores.method):
         (colour, marker), group = look(method), scores[scores.method == method]

@@ -17,12 +17,6 @@ from matplotlib.ticker import MaxNLocator
 from cbbt.catalogue import CATALOGUE, UNTUNED, label, method_order
 from cbbt.results.plots.style import COLOURS, COLUMN, MARKERS, PAGE
 
-VARIANTS = {  # of methods, as notebook A3 calls them
-    "CBBT+ (1/40)": ("#CC79A7", "D"),
-    "CBBT+, prompt only (1/40)": ("#56B4E9", "v"),
-}
-
-
 NAME = {"parse_math": False}  # of a text with a name in it: a $ there begins no formula
 
 
@@ -31,7 +25,7 @@ def look(method: str) -> tuple[str, str | tuple]:
     if method in CATALOGUE:
         return CATALOGUE[method].colour, CATALOGUE[method].marker
     number = zlib.crc32(method.encode())
-    return VARIANTS.get(method, (COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]))
+    return COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]
 
 
 def short_name(dataset: str) -> str:

@@ -1,0 +1,48 @@
+"""What a prompt reaches with one estimate of its gradient or another, at its own best rate.
+
+Reads the table of runs of configs/estimators.yaml, judged on the validation pools;
+notebook A3 shows it.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cbbt.results.choice import VALIDATION, candidates, left_out_accuracy
+from cbbt.results.statistics import t_tests
+
+TRUE = "true gradient"
+
+
+def estimator_name(run: pd.Series) -> str:
+    """What a run's gradients come from: the number of directions, or, where not every step asks, their family and scoring."""
+    if run.method == "true_gradient":
+        return TRUE
+    if run.prompt_every == 1:
+        return f"q = {run.q}"
+    return f"{run.directions}, {'whole support' if run.scoring == 'support' else 'batch'}"
+
+
+def rate_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Columns estimator, shots, prompt_lr, accuracy: validation accuracy in percent, mean over data sets and seeds."""
+    named = runs.assign(estimator=runs.apply(estimator_name, axis=1))
+    return named.groupby(["estimator", "shots", "prompt_lr"], sort=False)[VALIDATION].mean().rename("accuracy").reset_index()
+
+
+def estimator_table(runs: pd.DataFrame, shots: int, baseline: str) -> pd.DataFrame:
+    """Each estimator with the rate that the other data sets chose, at one number of shots.
+
+    Columns: class prompts (of a fit, mean over data sets), accuracy (percent, mean over data
+    sets), at the edge (how many data sets were given the lowest or the highest rate tried), and
+    the difference from `baseline` in points over data sets as in `statistics.difference_table`.
+    """
+    named = runs[runs.shots == shots].assign(estimator=lambda table: table.apply(estimator_name, axis=1))
+    rows, reached = {}, {}
+    for name, own in named.groupby("estimator", sort=False):
+        table = candidates(own, ["prompt_lr"], own.method.iloc[0], shots)
+        reached[name] = left_out_accuracy(table)
+        rates = [table.drop(columns=data).mean(axis=1).idxmax() for data in table]
+        edges = sum(rate in (min(table.index), max(table.index)) for rate in rates)
+        rows[name] = {"class prompts": own.class_prompts.mean(), "accuracy": reached[name].mean(), "at the edge": edges}
+    tests = {name: t_tests(reached[name] - reached[baseline]) for name in rows if name != baseline}
+    return pd.DataFrame(rows).T.join(pd.DataFrame(tests).T)
