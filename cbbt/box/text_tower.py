@@ -98,7 +98,7 @@ class TextTower:
         """What `evaluate` takes; whatever has to be refused is refused here, before it is counted."""
         check_position(position)
         contexts = self._check_contexts(contexts, len(class_names))
-        return contexts, self.tokens.names(class_names, contexts.shape[2], closed=position == "end"), position
+        return contexts, self.tokens.names(class_names, contexts.shape[2], position), position
 
     def evaluate(self, contexts: torch.Tensor, names: list[list[int]], position: str) -> torch.Tensor:
         """The features that `encode` promises."""
@@ -138,7 +138,7 @@ class TextTower:
         length, shared = contexts.shape[2], contexts.shape[1] == 1
         half = {"end": length, "middle": length // 2, "front": 0}[position]
         start = self.embed([self.start])[None, None]
-        stop = self.embed([*self._stop(position), self.end])[None, None]
+        stop = self.embed([*self.tokens.stop_behind(position), self.end])[None, None]
         rows = []
         for block in contexts.split(max(1, self.max_tokens // (1 + length))):
             before, after = block[:, :, :half], block[:, :, half:]
@@ -200,10 +200,6 @@ class TextTower:
             x = projection(x) if isinstance(projection, torch.nn.Linear) else x @ projection
         return None, x
 
-    def _stop(self, position: str) -> list[int]:
-        """Ids of the full stop where the names do not have it already."""
-        return [] if position == "end" else self.stop
-
     # ---- any other tower -----------------------------------------------------
 
     def _encode_full_length(self, contexts, groups, position):
@@ -221,8 +217,8 @@ class TextTower:
         prompts = []
         for ids in name_ids.tolist():
             # Any ordinary token may hold the places of the context vectors.
-            tokens = [self.start] + self.stop[:1] * half + ids + self.stop[:1] * (length - half) + self._stop(position)
-            prompts.append(tokens + [self.end])
+            tokens = [self.start] + self.stop[:1] * half + ids + self.stop[:1] * (length - half)
+            prompts.append(tokens + self.tokens.stop_behind(position) + [self.end])
         device = contexts.device
         padded = torch.full((len(prompts), self.length), getattr(self.text, "pad_id", 0) or 0, device=device)
         padded[:, : len(prompts[0])] = torch.tensor(prompts, device=device)

@@ -48,18 +48,22 @@ class Tokens:
             raise ValueError(f"{text!r} holds a tokenizer's mark of a text's start or end")
         return ids
 
-    def names(self, class_names, context_length: int, closed: bool) -> list[list[int]]:
-        """Ids of class names for prompts with so many context vectors; `closed`: with the full stop.
+    def stop_behind(self, position: str) -> list[int]:
+        """Ids of the full stop behind a context; none where the class name is there and has it already."""
+        return [] if position == "end" else self.stop
+
+    def names(self, class_names, context_length: int, position: str) -> list[list[int]]:
+        """Ids of class names for prompts with so many context vectors; at the position "end" with the full stop.
 
         Raises ValueError for a name without a token or with too many.
         """
         if not self._known.keys() >= set(class_names):
             self._known |= {name: (self.ids(readable(name)), self.ids(readable(name) + ".")) for name in class_names}
             self._warn_of_spelled_words(map(readable, class_names))
-        room = self.length - context_length - 2
+        room, closed = self.length - context_length - 2, position == "end"
         for name in class_names:
-            alone, with_stop = self._known[name]
-            count = len(with_stop) if closed else len(alone + self.stop)
+            alone = self._known[name][0]
+            count = len(self._known[name][closed] + self.stop_behind(position))
             if count > room:
                 raise ValueError(
                     f"class name {name!r} has {count} tokens with its full stop, but with {context_length} context vectors "
