@@ -1,38 +1,153 @@
-"""Settings are chosen on validation, and on nothing else."""
+"""Settings are chosen on validation, for each task by the other tasks alone."""
+
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
-from cbbt.results.choice import best_setting, settings_table
+from cbbt.methods import DEFAULTS, METHODS
+from cbbt.results.choice import candidates, leave_one_out, left_out_accuracy
+from cbbt.results.estimators import estimator_table, rate_table
+from cbbt.results.tables import write_table
+from cbbt.runs import choice
+from cbbt.runs.grid import Grid
 
-
-def runs(judge="validation"):
-    accuracy = {(1, 0.2): 70.0, (1, 0.5): 72.0, (4, 0.2): 72.0, (4, 0.5): 60.0}
-    return pd.DataFrame(
-        [
-            {"method": "cbbt", "judge": judge, "dataset": dataset, "shots": shots, "seed": seed}
-            | {"context_length": length, "adapter_ratio": ratio, f"{judge}_accuracy": value + seed + shots}
-            for (length, ratio), value in accuracy.items()
-            for dataset in ("digits", "shapes")
-            for shots in (1, 4)
-            for seed in (1, 2, 3)
-        ]
-    )
+ROOT = Path(__file__).parent.parent
+RATES = {"low": 0.01, "high": 0.1}
 
 
-def test_the_best_mean_wins_and_ties_keep_their_order():
-    fields = ["context_length", "adapter_ratio"]
-    table = settings_table(runs(), fields, "cbbt")
-    assert list(table.index) == [(1, 0.5), (4, 0.2), (1, 0.2), (4, 0.5)]
-    assert table.loc[(1, 0.5)].tolist() == [75.0, 78.0, 76.5]
-    assert best_setting(runs(), fields, "cbbt") == {"context_length": 1, "adapter_ratio": 0.5}
+def runs(**columns):
+    """Accuracies by data set and rate: 'high' is best on all data sets but `a`, and best of all only thanks to `c`."""
+    reached = {"a": (90.0, 10.0), "b": (50.0, 60.0), "c": (50.0, 95.0)}
+    rows = [
+        {"dataset": name, "backbone": "mini", "method": "adapter", "shots": 4, "seed": seed, "rate": rate, "judge": "validation"}
+        | {"validation_accuracy": accuracy + seed}
+        for name, pair in reached.items()
+        for rate, accuracy in zip(RATES.values(), pair)
+        for seed in (1, 2)
+    ]
+    return pd.DataFrame(rows).assign(**columns)
 
 
-def test_test_accuracies_and_unknown_methods_are_refused():
-    with pytest.raises(ValueError, match="judge=validation"):
-        settings_table(runs("test"), ["context_length"], "cbbt")
-    with pytest.raises(ValueError, match="choose from cbbt"):
-        best_setting(runs(), ["context_length"], "coop")
-    two = pd.concat([runs().assign(backbone=name) for name in ("RN50", "mini")])
-    with pytest.raises(ValueError, match="mixes backbones RN50, mini"):
-        best_setting(two, ["context_length"], "cbbt")
+def test_candidates_are_means_over_seeds():
+    table = candidates(runs(), ["rate"], "adapter", 4)
+    assert table.loc[0.01].to_dict() == {"a": 91.5, "b": 51.5, "c": 51.5} and list(table.columns) == ["a", "b", "c"]
+
+
+def test_a_task_has_no_say_in_its_own_choice():
+    table = candidates(runs(), ["rate"], "adapter", 4)
+    # without a: high (77.5 > 50); without b: low (70 > 52.5); without c: low (70 > 35)
+    assert leave_one_out(table).to_dict() == {"a": 0.1, "b": 0.01, "c": 0.01}
+    assert left_out_accuracy(table).to_dict() == {"a": 11.5, "b": 51.5, "c": 51.5}
+    other = table.assign(a=[0.0, 100.0])  # whatever a's own labels say, a's choice stays
+    assert leave_one_out(other)["a"] == leave_one_out(table)["a"]
+
+
+def test_what_cannot_be_chosen_from_is_refused():
+    with pytest.raises(ValueError, match="settings are chosen on validation"):
+        candidates(runs(judge="test"), ["rate"], "adapter", 4)
+    with pytest.raises(ValueError, match="no run of 'cbbt' with shots=4, choose from adapter 4"):
+        candidates(runs(), ["rate"], "cbbt", 4)
+    with pytest.raises(ValueError, match="mixes backbones"):
+        candidates(pd.concat([runs(), runs(backbone="RN50")]), ["rate"], "adapter", 4)
+    with pytest.raises(ValueError, match="needs two of them, got a"):
+        leave_one_out(candidates(runs(), ["rate"], "adapter", 4)[["a"]])
+
+
+def grid(folder, **changes) -> dict:
+    return {
+        "datasets": ["digits", "landcover", "shapes"], "methods": ["adapter"], "shots": [4], "seeds": [1],
+        "results": str(folder), "tables": str(folder), "figures": str(folder), "settings": {"judge": "validation"},
+        "variants": {"low": {"adapter_lr": 0.01}, "high": {"adapter_lr": 0.1}},
+    } | changes  # fmt: skip
+
+
+def write_runs(values: dict, reached: dict):
+    made = Grid.from_dict(values)
+    rows = [
+        {"run_id": config.run_id, "validation_accuracy": reached[cell.dataset][list(made.variants).index(cell.variant)]}
+        for cell in made.cells()
+        for config in made.configs(cell)
+    ]
+    write_table(pd.DataFrame(rows), f"{values['tables']}/runs.csv")
+    return made
+
+
+def test_rules_give_each_task_what_the_others_chose_and_new_tasks_the_choice_of_all(tmp_path):
+    values = grid(tmp_path)
+    made = write_runs(values, {"digits": (90, 10), "landcover": (50, 60), "shapes": (50, 95)})
+    rules = choice.chosen_rules(made)
+    assert rules == [
+        {"for": {"method": "adapter", "shots": 4}, "set": {"adapter_lr": 0.01}},
+        {"for": {"method": "adapter", "shots": 4, "dataset": ["digits"]}, "set": {"adapter_lr": 0.1}},
+    ]
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "chosen.yaml").write_text(choice.main(str(tmp_path / "grid.yaml")))
+    test = grid(tmp_path, settings={}, variants={"default": {}}, chosen=str(tmp_path / "chosen.yaml"))
+    used = {
+        config.dataset: config.adapter_lr
+        for cell in Grid.from_dict(test).cells()
+        for config in Grid.from_dict(test).configs(cell)
+    }
+    assert used == {"digits": 0.1, "landcover": 0.01, "shapes": 0.01}
+
+
+def test_a_search_that_is_judged_on_test_or_incomplete_or_uneven_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="settings are chosen on validation: .* is judged on test"):
+        made = Grid.from_dict(grid(tmp_path, settings={}))
+        write_table(pd.DataFrame([{"run_id": "none", "validation_accuracy": 1.0}]), tmp_path / "runs.csv")
+        choice.chosen_rules(made)
+    with pytest.raises(ValueError, match="lacks digits-mini-adapter"):
+        choice.chosen_rules(Grid.from_dict(grid(tmp_path)))
+    uneven = grid(tmp_path, variants={"low": {"adapter_lr": 0.01}, "high": {"adapter_lr": 0.1, "epochs": 9}})
+    made = write_runs(uneven, {"digits": (90, 10), "landcover": (50, 60), "shapes": (50, 95)})
+    with pytest.raises(ValueError, match="candidates of adapter must all set the same fields"):
+        choice.chosen_rules(made)
+
+
+@pytest.mark.parametrize("name, grids", [("chosen", ["search"]), ("chosen_peers", ["search", "search_peers"])])
+def test_the_shipped_choice_is_that_of_the_shipped_tables(name, grids, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    paths = [f"configs/{grid}.yaml" for grid in grids]
+    assert Path(f"configs/{name}.yaml").read_text() == choice.main(*paths)
+
+
+def test_methods_have_six_candidates_each(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for name in ("search", "search_peers"):
+        made = Grid.from_file(f"configs/{name}.yaml")
+        for method in made.methods:
+            assert sum(method in settings["methods"] for settings in made.variants.values()) == 6, method
+
+
+def test_default_rates_are_the_choice_over_all_tasks_with_16_shots(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    shared = ("prompt_lr", "adapter_ratio", "adapter_lr")  # other settings have the published constants as defaults
+    for selected, settings in Grid.from_file("configs/default.yaml").all_rules:
+        if selected["shots"] == [16] and "dataset" not in selected:
+            defaults = DEFAULTS | METHODS[selected["method"][0]].defaults
+            assert {name: defaults[name] for name in shared if name in settings} == {
+                name: value for name, value in settings.items() if name in shared
+            }, selected
+
+
+def estimators() -> pd.DataFrame:
+    """q = 64 is a point better than q = 4 at the rate 0.1 on every data set; at 0.01 both reach 70."""
+    rows = [
+        {"dataset": name, "backbone": "mini", "method": method, "shots": 16, "seed": 1, "judge": "validation", "q": q}
+        | {"directions": "sphere", "scoring": "batch", "prompt_every": 1, "prompt_lr": rate, "class_prompts": 10.0 * q}
+        | {"validation_accuracy": 70.0 + (rate == 0.1) * (2.0 + (q == 64) + number / 10)}
+        for number, name in enumerate(("a", "b", "c"))
+        for method, q in (("true_gradient", 64), ("cbbt_prompt", 64), ("cbbt_prompt", 4))
+        for rate in (0.01, 0.1)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_estimators_are_compared_at_the_rate_that_others_chose():
+    table = estimator_table(estimators(), 16, "q = 64")
+    assert list(table.index) == ["true gradient", "q = 64", "q = 4"]
+    assert table.accuracy["q = 64"] == pytest.approx(73.1) and table["mean"]["q = 4"] == pytest.approx(-1.0)
+    assert table["at the edge"].tolist() == [3, 3, 3] and table["class prompts"]["q = 4"] == 40
+    assert len(rate_table(estimators())) == 6
