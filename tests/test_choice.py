@@ -85,11 +85,8 @@ def test_rules_give_each_task_what_the_others_chose_and_new_tasks_the_choice_of_
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(values))
     (tmp_path / "chosen.yaml").write_text(choice.main(str(tmp_path / "grid.yaml")))
     test = grid(tmp_path, settings={}, variants={"default": {}}, chosen=str(tmp_path / "chosen.yaml"))
-    used = {
-        config.dataset: config.adapter_lr
-        for cell in Grid.from_dict(test).cells()
-        for config in Grid.from_dict(test).configs(cell)
-    }
+    made = Grid.from_dict(test)
+    used = {config.dataset: config.adapter_lr for cell in made.cells() for config in made.configs(cell)}
     assert used == {"digits": 0.1, "landcover": 0.01, "shapes": 0.01}
 
 
