@@ -214,7 +214,7 @@ def test_an_encoder_of_timm_from_a_local_file(loaded, pictured, weights, kind):
         expected = network.forward_head(network.forward_features(torch.full((1, 3, 160, 160), -1.0)), pre_logits=True)
     assert torch.allclose(encoder(black[None, :, None, None].expand(1, 3, 16, 16)), expected, atol=1e-4)
     if kind == "safetensors":
-        fitted, *_ = run(loaded, pictured, steps=1, encoder="test_vit", encoder_weights=str(weights))
+        fitted, *_ = run(loaded, pictured, steps=1, method="blackvip", encoder="test_vit", encoder_weights=str(weights))
         assert fitted.learned == ImageDecoder(16, 64).size
 
 
@@ -241,7 +241,7 @@ def test_encoders_that_cannot_be_had_say_why(box, pictured, weights, tmp_path):
         ({"encoder": "test_vit2", "encoder_weights": str(weights)}, "do not fit encoder 'test_vit2'"),
     ]:
         with pytest.raises(ValueError, match=message):
-            searcher(box, pictured, **settings)
+            searcher(box, pictured, method="blackvip", **settings)
     assert box.ledger.counts == dict.fromkeys(box.ledger.counts, 0)
 
 
@@ -249,7 +249,7 @@ def test_the_published_encoder_needs_its_weights_before_anything_is_asked():
     with pytest.raises(ValueError, match="'vit_base_patch16_224.mae' needs encoder_weights, a local file.*blackvip_pca"):
         RunConfig("digits", "blackvip")
     with pytest.raises(ValueError, match="'test_vit' needs encoder_weights"):
-        config(encoder="test_vit")
+        config(method="blackvip", encoder="test_vit")
     published = RunConfig("digits", "blackvip", options={"encoder_weights": "mae.pt"}).options
     assert published == RunConfig("digits", "blackvip_pca").options | {
         "encoder": "vit_base_patch16_224.mae",
@@ -262,3 +262,10 @@ def test_settings_are_checked():
         config(p_eps=0)
     with pytest.raises(ValueError, match="no option 'p_epsilon'"):
         RunConfig("digits", "blackvip_pca", options={"p_epsilon": 1.0})
+
+
+def test_a_key_names_the_encoder_that_it_runs_with():
+    with pytest.raises(ValueError, match="'pca' is that of blackvip_pca"):
+        config(method="blackvip", encoder="pca")
+    with pytest.raises(ValueError, match="every other one of blackvip, got 'test_vit'"):
+        config(encoder="test_vit", encoder_weights="here.pt")

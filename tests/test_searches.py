@@ -301,6 +301,12 @@ def test_the_text_side_is_the_published_search_without_image_tokens():
     assert both["image_tokens"] == 5 and text == both | {"image_tokens": 0}
 
 
+def test_a_key_says_whether_there_are_image_tokens():
+    for method, number in (("bpt_vlm", 0), ("bpt_vlm_text", 5)):
+        with pytest.raises(ValueError, match=f"bpt_vlm has image tokens, bpt_vlm_text none, got image_tokens={number}"):
+            RunConfig("digits", method, options={"image_tokens": number})
+
+
 def test_a_box_without_image_tokens_is_refused():
     with pytest.raises(ValueError, match="mini takes no image tokens.*bpt_vlm_text is its text side"):
         cbbt.run(RunConfig.from_dict({"dataset": "digits", "method": "bpt_vlm", "shots": 1}))

@@ -170,6 +170,7 @@ def test_nobody_listening_is_a_clear_error(generator, monkeypatch):
 
 
 @pytest.mark.parametrize("options, message", [
+    ({"proposer": "chat"}, "word_search proposes words offline, llm_search by a language model, got 'chat'"),
     ({"proposer": "gpt"}, "proposer='gpt' is unknown, choose from words, chat"),
     ({"tries": 0}, "tries must be at least 1"),
 ])  # fmt: skip

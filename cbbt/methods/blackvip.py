@@ -48,7 +48,7 @@ from cbbt.seeding import batch_rows, generator_for
 class Settings:
     """BlackVIP's published constants; where those differ by data set, their range is named."""
 
-    encoder: str = "vit_base_patch16_224.mae"  # or another model of timm, or "pca"
+    encoder: str = "vit_base_patch16_224.mae"  # or another model of timm
     encoder_weights: str = ""  # local file of the model's
     encoder_width: int = 16  # principal components: more of them tell the shots apart, and no more
     p_eps: float = 1.0  # strength of the prompt, in normalised pixel values: 0.2 to 1
@@ -64,6 +64,8 @@ class Settings:
         check_types(self)
         at_least = dict.fromkeys(("encoder_width", "averages", "batch", "steps"), 1) | {"gamma": 0, "beta": 0}
         check_ranges(self, at_least, positive=("p_eps", "a", "c"))
+        if (self.encoder == "pca") != isinstance(self, PcaSettings):
+            raise ValueError(f"the encoder 'pca' is that of blackvip_pca, every other one of blackvip, got {self.encoder!r}")
         if self.encoder != "pca" and not self.encoder_weights:
             raise ValueError(
                 f"encoder {self.encoder!r} needs encoder_weights, a local file: nothing is downloaded; "

@@ -54,6 +54,8 @@ class Settings(bbt.Settings):
     def __post_init__(self):
         super().__post_init__()
         check_ranges(self, {"image_tokens": 0, "image_numbers": 1})
+        if bool(self.image_tokens) == isinstance(self, TextSettings):
+            raise ValueError(f"bpt_vlm has image tokens, bpt_vlm_text none, got image_tokens={self.image_tokens}")
 
     @property
     def dimension(self) -> int:

@@ -12,6 +12,8 @@ With q = 7 a step of the prompt asks for 8 prompt sets every third step, where
 CBBT's q = 64 asks for 65 every step: 1/24. What each part brings is in notebook A3.
 `fit` is that of `cbbt` (`cbbt_prompt` without adapter); only the settings differ, so
 each may be switched back alone.
+
+What a loss query scores: one context on all shots, in all their views.
 """
 
 DEFAULTS = {"q": 7, "directions": "orthogonal", "scoring": "support", "prompt_every": 3}

@@ -61,15 +61,16 @@ class Settings:
     model: str = ""  # of "chat"
     shown: int = 3  # best templates that a proposer sees, and as many of the worst
     tries: int = 15  # questions to the proposer, until a template is new and can be read
-    # Templates scored, START among them; published: 80 and 10. With offline edits, validation on the
-    # embedded tasks (16 shots, two seeds, mean of four) is 73.8 % after 40, 75.7 after 80, 76.4 after
-    # 160, 77.2 after 240, and no more after 400.
+    # Templates scored, START among them; published: 80 and 10. Offline edits need more, being blind
+    # (candidates in configs/search_peers.yaml).
     steps: int = 240
 
     def __post_init__(self):
         check_types(self)
         check_ranges(self, dict.fromkeys(("shown", "tries", "steps"), 1))
         choose("proposer", self.proposer, PROPOSERS)
+        if self.proposer == ("words" if isinstance(self, ChatSettings) else "chat"):
+            raise ValueError(f"word_search proposes words offline, llm_search by a language model, got {self.proposer!r}")
         PROPOSERS[self.proposer](self)  # what it lacks is said before anything is asked
 
 
