@@ -56,23 +56,24 @@ class Method:
 DEFAULTS = {
     "start": "context", "context_length": 1, "context_init": "a",
     "q": 64, "directions": "sphere", "scoring": "batch", "prompt_every": 1,
-    "prompt_lr": 4e-2, "adapter_ratio": 0.5, "adapter_lr": 2e-3,
+    "prompt_lr": 2e-2, "adapter_ratio": 0.5, "adapter_lr": 1e-3,
 }  # fmt: skip
-COOP = {"context_init": "random", "prompt_lr": 0.5}
+ALONE = {"prompt_lr": 0.32}  # a prompt without an adapter
+COOP = {"context_init": "random"}
 
 METHODS: dict[str, Method] = {
     "zero_shot": Method(zero_shot.fit, needs_shots=False, defaults={"start": "template"}),
     "zero_shot_bare": Method(zero_shot.fit, needs_shots=False),
-    "true_gradient": Method(true_gradient.fit, white_box=True),
-    "coop4": Method(coop.fit, white_box=True, defaults=COOP | {"context_length": 4}),
-    "coop16": Method(coop.fit, white_box=True, defaults=COOP | {"context_length": 16}),
-    "cbbt_prompt": Method(cbbt_prompt.fit),
+    "true_gradient": Method(true_gradient.fit, white_box=True, defaults=ALONE),
+    "coop4": Method(coop.fit, white_box=True, defaults=COOP | {"context_length": 4, "prompt_lr": 8e-3}),
+    "coop16": Method(coop.fit, white_box=True, defaults=COOP | {"context_length": 16, "prompt_lr": 2e-3}),
+    "cbbt_prompt": Method(cbbt_prompt.fit, defaults=ALONE),
     "adapter": Method(adapter.fit),
     "tip_adapter": Method(tip_adapter.fit),
     "tip_adapter_f": Method(tip_adapter_f.fit),
     "cbbt": Method(cbbt.fit),
-    "cbbt_plus_prompt": Method(cbbt_prompt.fit, defaults=cbbt_plus.DEFAULTS),
-    "cbbt_plus": Method(cbbt.fit, defaults=cbbt_plus.DEFAULTS),
+    "cbbt_plus_prompt": Method(cbbt_prompt.fit, defaults=cbbt_plus.DEFAULTS | {"prompt_lr": 8e-2}),
+    "cbbt_plus": Method(cbbt.fit, defaults=cbbt_plus.DEFAULTS | {"prompt_lr": 1e-2}),
     "cbbt_tip": Method(cbbt_tip.fit),
     "bbt": Method(bbt.fit, settings=bbt.Settings),
     "bpt_vlm": Method(bpt_vlm.fit, settings=bpt_vlm.Settings),
