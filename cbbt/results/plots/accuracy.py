@@ -91,7 +91,7 @@ def accuracy_against_queries(curves: pd.DataFrame, shots: int, methods: list[str
 
 @in_style
 def anytime(curves: pd.DataFrame, shots: int, methods: list[str] | None = None) -> Figure:
-    """Test accuracy during the fit against what was asked: a row per data set, a column per grain.
+    """Test accuracy during the fit against what was asked: a row per data set, a column per grain that is asked.
 
     Lines are means over seeds, bands ± one standard deviation; a method that asks
     nothing of a grain while it trains is a dotted line at its last accuracy there.
@@ -101,16 +101,17 @@ def anytime(curves: pd.DataFrame, shots: int, methods: list[str] | None = None) 
     require(curves, [SCORE, *GRAINS], [*RUN, "epoch"])
     chosen = at_shots(of_methods(curves, methods), shots)
     datasets, drawn = dataset_order(chosen), method_order(chosen.method)
-    figure, axes, _ = panel_axes(3 * len(datasets), "", columns=3)
+    grains = [grain for grain in GRAINS if _asks(chosen, grain)] or list(GRAINS)
+    figure, axes, _ = panel_axes(len(grains) * len(datasets), "", columns=len(grains))
     for index, ax in enumerate(axes):
-        name, (grain, title) = datasets[index // 3], list(GRAINS.items())[index % 3]
-        _along_queries(ax, chosen[chosen.dataset == name], grain, drawn)
-        if index < 3:
-            ax.set_title(title)
-        if index % 3 == 0:
-            ax.set_ylabel(f"{short_name(name)}: accuracy (%)", **NAME)
+        row, column = divmod(index, len(grains))
+        _along_queries(ax, chosen[chosen.dataset == datasets[row]], grains[column], drawn)
+        if row == 0:
+            ax.set_title(GRAINS[grains[column]])
+        if column == 0:
+            ax.set_ylabel(f"{short_name(datasets[row])}: accuracy (%)", **NAME)
         else:
-            ax.sharey(axes[index - index % 3])
+            ax.sharey(axes[index - column])
     note = f"{band_note(chosen)}; dotted: asks nothing of this kind while training"
     legend(figure, [], [handle(method) for method in drawn], note)
     return figure
