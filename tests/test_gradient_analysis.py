@@ -60,6 +60,9 @@ def test_cosines_against_queries_cost_what_they_say_and_repeat(problem, choices)
     spent = problem.box.ledger.counts["loss_queries"] - before
     assert spent == len(choices) * 2 * (1 + 33)
     assert len(table) == len(choices) * 2 * 3 and set(table.family) == set(choices)
+    history = {"guided": 2 * (8 + 1)}  # asked when the past was
+    assert all(rows.queries.tolist() == [q + 1 + history.get(name, 0) for q in rows.q] for name, rows in table.groupby("family"))
+    assert set(table.family[table.informed]) == {"subspace, vocabulary", "subspace, random", "guided"}
     again = analysis.cosine_by_queries(problem, choices, [1, 8, 32], repeats=2, batch_size=6)
     pd.testing.assert_frame_equal(table, again)
     # A whole frame (d = 32 here) finds the gradient; a random subspace of 4 of 32 dimensions cannot.

@@ -6,8 +6,9 @@ a task and returns a tidy table, one row per repeat: against the number of direc
 like along a gradient (`landscape`). `cbbt.gradients.noise` goes on with what spoils a
 slope. A repeat is one batch of images with one draw of directions; repeat r has the
 same batch in every table, so that families are compared in pairs. Columns that start
-with `expected_` hold what `cbbt.gradients.theory` predicts for a linear loss. Nothing
-here is used by a method: methods see no true gradient.
+with `expected_` hold what `cbbt.gradients.theory` predicts for a linear loss; where the
+prediction is given the true gradient, the function says so. Nothing here is used by a
+method: methods see no true gradient.
 """
 
 from __future__ import annotations
@@ -96,11 +97,25 @@ def agreement(estimate: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
+class History:
+    """Estimates from earlier batches: gradients (k, d), and the loss queries that they cost."""
+
+    gradients: torch.Tensor
+    queries: int
+
+
+@dataclass(frozen=True)
 class Family:
-    """A family of directions for one problem, with its theory: (q, true gradient) → `Expected`."""
+    """A family of directions for one problem, with its theory: (q, true gradient) → `Expected`.
+
+    informed: whether that theory reads the true gradient, which no user of a black box has; else it follows from q and d.
+    history: loss queries spent before the first direction is drawn.
+    """
 
     draw: Draw
     expected: Callable[[int, torch.Tensor], Expected]
+    informed: bool = False
+    history: int = 0
 
 
 def plain_family(name: str) -> Family:
@@ -117,22 +132,27 @@ def subspace_family(basis: torch.Tensor) -> Family:
         captured = (orthonormal @ gradient).square().sum() / gradient.square().sum()
         return expected_in_subspace(q, len(basis), float(captured))
 
-    return Family(subspace(basis), theory)
+    return Family(subspace(basis), theory, informed=True)
 
 
-def guided_family(past: torch.Tensor, mixing: float = 0.5) -> Family:
-    """Directions that favour the span of `past` (k, d)."""
-    return Family(guided(past, mixing), lambda q, gradient: expected_guided(q, past, gradient.flatten(), mixing))
+def guided_family(past: History, mixing: float = 0.5) -> Family:
+    """Directions that favour the span of past gradients."""
+
+    def theory(q: int, gradient: torch.Tensor) -> Expected:
+        return expected_guided(q, past.gradients, gradient.flatten(), mixing)
+
+    return Family(guided(past.gradients, mixing), theory, informed=True, history=past.queries)
 
 
-def past_gradients(problem: PromptProblem, count: int, q: int, batch_size: int, seed: int) -> torch.Tensor:
-    """`count` estimates (count, d) on other batches, as a training run would remember them."""
-    rows = []
+def past_gradients(problem: PromptProblem, count: int, q: int, batch_size: int, seed: int) -> History:
+    """`count` estimates on other batches, as a training run would remember them; count · (q + 1) loss queries."""
+    estimates = []
     for index in range(count):
         batch = problem.batch(batch_size, seed, -1 - index)  # no repeat has these numbers
         generator = generator_for(seed, "past", index)
-        rows.append(estimate_gradient(problem.loss(batch), problem.context, q, generator=generator).gradient.flatten())
-    return torch.stack(rows).cpu()
+        estimates.append(estimate_gradient(problem.loss(batch), problem.context, q, generator=generator))
+    gradients = torch.stack([estimate.gradient.flatten() for estimate in estimates]).cpu()
+    return History(gradients, sum(estimate.queries for estimate in estimates))
 
 
 def vocabulary_words(backbone: str, most: int = 4000) -> list[str]:
@@ -145,11 +165,10 @@ def vocabulary_words(backbone: str, most: int = 4000) -> list[str]:
     return [word for word in words if word.isascii() and word.isalpha()][:most]
 
 
-def families(problem: PromptProblem, words: list[str], size: int, past: torch.Tensor, seed: int) -> dict[str, Family]:
-    """All families: the plain ones, two subspaces of `size` dimensions, and guided ones.
+def families(problem: PromptProblem, words: list[str], size: int, past: History, seed: int) -> dict[str, Family]:
+    """All families: the plain ones, two subspaces of `size` dimensions, and ones guided by `past`.
 
     words: whose token embeddings make up the vocabulary of the principal subspace.
-    past: gradients (k, d) of earlier steps.
     """
     embeddings = torch.cat([problem.box.token_embeddings(word) for word in words]).cpu().unique(dim=0)
     random_basis = torch.randn(size, problem.dimension, generator=generator_for(seed, "random subspace"))
@@ -173,18 +192,21 @@ def cosine_by_queries(
 
     `counts` are the q's; within a repeat they are nested: the first q of one draw of
     max(counts) directions, which costs max(counts) + 1 loss queries.
-    Columns: family, q, repeat, cosine, squared_cosine, norm_ratio, expected_ of each.
+    Columns: family, q, repeat, cosine, squared_cosine, norm_ratio, expected_ of each,
+    queries (q + 1, and those of the family's history), informed (see `Family`).
     """
     table = []
     for family, repeat in tqdm(grid(choices, range(repeats)), desc="against q", disable=not progress, leave=False):
         rows = problem.batch(batch_size, seed, repeat)
         truth = problem.gradient(rows)
         generator = generator_for(seed, "against q", family, repeat)
-        for estimate in nested(problem.loss(rows), problem.context, choices[family].draw, counts, generator):
+        choice = choices[family]
+        for estimate in nested(problem.loss(rows), problem.context, choice.draw, counts, generator):
             q = estimate.queries - 1
-            theory = choices[family].expected(q, truth.cpu())
+            theory = choice.expected(q, truth.cpu())
             keys = {"family": family, "q": q, "repeat": repeat}
-            table.append(keys | agreement(estimate.gradient, truth) | prefixed(theory))
+            cost = {"queries": choice.history + estimate.queries, "informed": choice.informed}
+            table.append(keys | agreement(estimate.gradient, truth) | prefixed(theory) | cost)
     return pd.DataFrame(table)
 
 

@@ -57,7 +57,7 @@ class SlopeErrors:
 
 
 def slope_errors(loss, x: torch.Tensor, gradient: torch.Tensor, generator: torch.Generator, q: int = 32) -> SlopeErrors:
-    """Measure the three error terms along q random unit directions; 7q loss queries.
+    """Measure the three error terms along q random unit directions, given the true gradient; 7q loss queries.
 
     Steps: 10⁻⁴, where what is left of an odd difference beside the slope is
     round-off; 0.1 for the second order; 0.3 for the third.
@@ -86,9 +86,10 @@ def cosine_by_epsilon(
 ) -> pd.DataFrame:
     """Agreement of forward and two-sided sphere estimates against ε.
 
-    The prediction has no free constant: `slope_errors` measures round-off and
-    curvature at three steps and predicts all others. It ends where the loss is no
-    longer cubic in the step. The paper's ε is added to `epsilons`.
+    The prediction has no free constant, but is given the true gradient: against it
+    `slope_errors` measures round-off and curvature at three steps, which predict all
+    others. It ends where the loss is no longer cubic in the step. The paper's ε is
+    added to `epsilons`.
     Columns: differences, epsilon, repeat, cosine, squared_cosine, norm_ratio,
     expected_ of each, is_default (whether ε is the paper's).
     """
@@ -229,7 +230,7 @@ def error_by_batch(
     With g the gradient on the whole support set, g_B on a batch and ĝ its estimate,
     E‖ĝ − g‖² = E‖g_B − g‖² + E‖ĝ − g_B‖² for unbiased ĝ. Columns: batch_size, q,
     repeat, and in units of ‖g‖²: batch_error, estimator_error, total_error and
-    expected_estimator_error, (d − 1)/q · ‖g_B‖².
+    expected_estimator_error, (d − 1)/q · ‖g_B‖², which is given the true g_B.
     """
     whole = problem.gradient()
     unit = whole.square().sum().item()

@@ -3,7 +3,8 @@
 `FIGURES` maps the name of a table (its CSV file's stem) to the function that draws
 it. Points are means over repeats, of norms root mean squares; bands reach one
 standard deviation of a single repeat to either side; thin lines are the theory,
-`expected_` columns.
+`expected_` columns: full where it follows from q and d, dashed where it is given the
+true gradient, which no user of a black box has.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, NullLocator
 
 from cbbt.results.plots.style import COLOURS, COLUMN, MARKERS, PAGE, in_style
@@ -29,6 +31,7 @@ FAMILY_COLOURS = {
     "remembering": COLOURS[1],
     "sphere, two-sided": COLOURS[6],
 }
+THEORIES = {False: (r"theory, from $q$ and $d$", "-"), True: (r"theory, given $\nabla L$", "--")}  # informed → label and line
 
 
 @in_style
@@ -44,10 +47,13 @@ def cosine_by_queries(table: pd.DataFrame) -> Figure:
         column[0].set_title(title)
         for index, family in enumerate(names):
             rows = table[table.family == family]
+            informed, history = rows.informed.iloc[0], (rows.queries - rows.q - 1).iloc[0]
+            name = f"{family}, +{history} queries" if history else family
             for axis, quantity in zip(column, ("cosine", "norm_ratio")):
-                _theory(axis, rows, "q", quantity, FAMILY_COLOURS[family])
-                _points(axis, rows, "q", quantity, family, FAMILY_COLOURS[family], MARKERS[index])
+                _theory(axis, rows, "q", quantity, FAMILY_COLOURS[family], informed)
+                _points(axis, rows, "q", quantity, name, FAMILY_COLOURS[family], MARKERS[index])
         column[0].legend(loc="upper left")
+        column[1].legend(handles=[_theory_key(informed) for informed in sorted(set(table.informed[table.family.isin(names)]))])
         column[1].set(xlabel="directions $q$", yscale="log")
         _powers_of_two(column[1], table.q)
     axes[0, 0].set(ylabel=r"cosine with $\nabla L$", ylim=(0, 1.02))
@@ -62,13 +68,14 @@ def cosine_by_epsilon(table: pd.DataFrame) -> Figure:
     axes = figure.subplots(1, 2, sharex=True)
     for axis, quantity in zip(axes, ("cosine", "norm_ratio")):
         for index, (differences, rows) in enumerate(table.groupby("differences", sort=False)):
-            _theory(axis, rows, "epsilon", quantity, COLOURS[index])
+            _theory(axis, rows, "epsilon", quantity, COLOURS[index], informed=True)
             _points(axis, rows, "epsilon", quantity, differences, COLOURS[index], MARKERS[index])
         _paper_epsilon(axis, table.loc[table.is_default, "epsilon"].iloc[0])
         axis.set(xscale="log", xlabel=r"step $\varepsilon$")
     axes[0].set(ylabel=r"cosine with $\nabla L$")
     axes[1].set(ylabel=r"$\|\hat g\|\,/\,\|\nabla L\|$", yscale="log", ylim=(0.5, 50))
-    axes[1].legend(loc="upper center", frameon=True, facecolor="white", edgecolor="white", framealpha=1)
+    handles = [*axes[1].get_legend_handles_labels()[0], _theory_key(informed=True)]
+    axes[1].legend(handles=handles, loc="upper center", frameon=True, facecolor="white", edgecolor="white", framealpha=1)
     return figure
 
 
@@ -79,16 +86,16 @@ def norm_by_dimension(table: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(PAGE, 2.5))
     axes = figure.subplots(1, 2, sharex=True)
     for index, (factor, rows) in enumerate(table.groupby("factor", sort=False)):
-        _theory(axes[0], rows, "dimension", "norm_ratio", COLOURS[index])
+        _theory(axes[0], rows, "dimension", "norm_ratio", COLOURS[index], informed=False)
         _points(axes[0], rows, "dimension", "norm_ratio", labels[factor], COLOURS[index], MARKERS[index])
     unbiased = table[table.factor == "dimension"]
-    _theory(axes[1], unbiased, "dimension", "cosine", COLOURS[0])
+    _theory(axes[1], unbiased, "dimension", "cosine", COLOURS[0], informed=False)
     _points(axes[1], unbiased, "dimension", "cosine", "either factor", COLOURS[0])
     for axis in axes:
         axis.axvline(1000, color="0.4", linestyle=":", linewidth=1, label="$d = 1000$")
         axis.set(xlabel="dimension $d = M D$")
         _powers_of_two(axis, table.dimension)
-        axis.legend()
+        axis.legend(handles=[*axis.get_legend_handles_labels()[0], _theory_key(informed=False)])
     axes[0].set(ylabel=r"$\|\hat g\|\,/\,\|\nabla L\|$", ylim=(0, None))
     axes[1].set(ylabel=r"cosine with $\nabla L$", ylim=(0, 1))
     return figure
@@ -137,7 +144,7 @@ def error_by_batch(table: pd.DataFrame) -> Figure:
             axis.bar(ticks, means[part], bottom=below, color=colour, width=0.6, label=label)
             below = below + means[part]
         theory = means.batch_error + means.expected_estimator_error
-        axis.plot(ticks, theory, color="black", marker="_", markersize=14, linestyle="", label="theory")
+        axis.plot(ticks, theory, color="black", marker="_", markersize=14, linestyle="", label=THEORIES[True][0])
         axis.plot(ticks, means.total_error, color="black", marker="x", linestyle="", label="total, measured")
         axis.set_xticks(ticks, means.index)
         axis.set(title=f"$q = {q}$", xlabel="images in the batch")
@@ -188,10 +195,16 @@ def training(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _theory(axis, rows, x, quantity, colour) -> None:
+def _theory(axis, rows, x, quantity, colour, informed: bool) -> None:
     """The expected line, mean over repeats."""
     theory = rows.groupby(x)[f"expected_{quantity}"].mean()
-    axis.plot(theory.index, theory, color=colour, marker="", linewidth=1)
+    axis.plot(theory.index, theory, color=colour, marker="", linewidth=1, linestyle=THEORIES[informed][1])
+
+
+def _theory_key(informed: bool) -> Line2D:
+    """The legend's entry for lines of theory."""
+    label, line = THEORIES[informed]
+    return Line2D([], [], color="0.3", marker="", linewidth=1, linestyle=line, label=label)
 
 
 def _points(axis, rows, x, quantity, label, colour, marker="o", line="") -> None:
