@@ -2,7 +2,8 @@
 
 `sample(seed, index)` draws one image and its caption. The generator is seeded by
 the pair, so that image `index` is the same whatever process draws it and in
-whatever order. Digits come from fonts and dominoes only: no real handwriting is ever seen.
+whatever order. Digits come from dominoes and from fonts, three in ten of those bent and
+slanted as if written by hand; no real handwriting is ever seen.
 """
 
 from __future__ import annotations
