@@ -40,8 +40,8 @@ def accuracy_by_estimator(
     Two-sided differences get half of its q, which asks as many prompts: 2 · q/2, and
     the context itself for the step's text features. `out` keeps the runs, so that they
     are not repeated; `cache` keeps the features of images.
-    Columns: estimator, seed, step, train_loss, validation_accuracy, loss_queries,
-    class_prompts; one row per epoch.
+    Columns: estimator, seed, n_judged (images of the pool that judges), step, train_loss,
+    validation_accuracy, loss_queries, class_prompts; one row per epoch.
     """
     estimators = ESTIMATORS if estimators is None else estimators
     choices = [(name, seed) for name in estimators for seed in seeds]
@@ -54,7 +54,7 @@ def accuracy_by_estimator(
     kept = ("step", "train_loss", "validation_accuracy", "loss_queries", "class_prompts")
     records = run_all(configs, out, root=root, cache=cache, progress=progress)
     return pd.DataFrame(
-        {"estimator": name, "seed": seed} | {column: row[column] for column in kept}
+        {"estimator": name, "seed": seed, "n_judged": record["n_judged"]} | {column: row[column] for column in kept}
         for (name, seed), record in zip(choices, records, strict=True)
         for row in record["history"]
     )
