@@ -155,7 +155,7 @@ def require_distinct(name: str, entries) -> None:
 def choose(name: str, value, allowed) -> None:
     """Raise ValueError, naming the choices, unless `value` is one of them."""
     if value not in allowed:
-        raise ValueError(f"{name}={value!r} is unknown, choose from {', '.join(allowed)}")
+        raise ValueError(f"{name}={value!r} is unknown, choose from {', '.join(map(str, allowed))}")
 
 
 def nearest(name: str, valid: list[str]) -> str:
