@@ -130,10 +130,10 @@ class Grid:
         entries |= {f"variants.{name}": _checked(f"variants.{name}", settings, dict) for name, settings in self.variants.items()}
         choices = {"dataset": self.datasets, "method": self.methods, "shots": (0, *self.shots), "variant": tuple(self.variants)}
         for rule in self.rules:
-            selected, entries[f"the rule {rule}"] = _read_rule(rule)
-            for axis, values in selected.items():
+            for axis, values in _read_rule(rule)[0].items():
                 for value in values:
                     choose(f"{axis} in the rule {rule}", value, choices[axis])
+        entries |= {f"the rule {{for: {selected}, set: {values}}}": values for selected, values in self.all_rules}
         for title, settings in entries.items():
             if taken := [name for name in AXES if name in settings]:
                 raise ValueError(f"{title} sets {', '.join(taken)}: that is for the lists datasets, methods, shots, seeds")
@@ -177,6 +177,8 @@ class Grid:
     def all_rules(self) -> list[tuple[dict, dict]]:
         """The rules of the file `chosen`, then the grid's own: what each selects (axis → values), and sets."""
         kept = _from_yaml(self.chosen, "the file of chosen settings") if self.chosen else []
+        if not isinstance(kept, list):
+            raise ValueError(f"the file of chosen settings {self.chosen} should hold a list of rules, got {kept!r:.80}")
         return [_read_rule(rule) for rule in (*kept, *self.rules)]
 
     def words(self) -> dict[str, dict]:
