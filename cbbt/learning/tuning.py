@@ -145,7 +145,8 @@ def tune(
     asking = set()
     if prompt_gradient is not None:
         affordable = box.ledger.affordable_steps(prompt_gradient.cost)
-        asking = prompt_steps(joined if config.only_adapter else total, config.prompt_every, affordable)
+        ends = joined if config.only_adapter and adapter_optimizer is not None else total
+        asking = prompt_steps(ends, config.prompt_every, affordable)
     progress = Progress(config, session, box.ledger)
     loop = _Loop(context, prompt_optimizer, adapter, adapter_optimizer, text, config, progress)
     loop.restore(box.device)
