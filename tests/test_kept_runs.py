@@ -125,7 +125,8 @@ FAR = {"epochs": 3, "warmup_epochs": 0}
     "method, settings",
     [
         ("adapter", FAR | {"adapter_lr": 1e30}),
-        ("coop", FAR | {"prompt_lr": 1e30}),
+        ("true_gradient", FAR | {"prompt_lr": 1e30}),
+        ("coop4", FAR | {"prompt_lr": 1e30}),
         ("cbbt", FAR | {"adapter_lr": 1e30, "q": 4}),
         ("cbbt_prompt", FAR | {"prompt_lr": 1e30, "q": 4}),
         ("tip_adapter_f", FAR | {"cache_lr": 1e30}),

@@ -23,7 +23,7 @@ from cbbt.results.tables import read_table
 
 DATA = Path(__file__).parent.parent / "figures" / "data"
 
-GAINS = {"zero_shot": 0.0, "coop": 9.0, "adapter": 8.0, "tip_adapter": 5.0, "cbbt": 10.0}
+GAINS = {"zero_shot": 0.0, "true_gradient": 9.0, "adapter": 8.0, "tip_adapter": 5.0, "cbbt": 10.0}
 DATASETS = ("digits", "landcover", "textures", "shapes")
 
 
@@ -37,7 +37,7 @@ def grid(datasets=DATASETS, methods=tuple(GAINS), shots=(1, 16), seeds=(1, 2, 3)
                 for seed in seeds:
                     key = {"dataset": dataset, "backbone": "mini", "method": method, "shots": k, "seed": seed}
                     accuracy = 50 + GAINS[method] * np.log2(1 + k) / 4 + (rng.normal() if k else 0)
-                    per_epoch = {"cbbt": 3250, "coop": 50}.get(method, 0)
+                    per_epoch = {"cbbt": 3250, "true_gradient": 50}.get(method, 0)
                     row = key | {"test_accuracy": accuracy, "images": 20 * k, "class_prompts": 10 + epochs * per_epoch}
                     if method not in ("zero_shot", "tip_adapter"):
                         row |= {"test_accuracy_best_val": accuracy - 0.5, "test_accuracy_official_selection": accuracy + 1}
@@ -218,7 +218,7 @@ def test_a_method_is_compared_with_every_other_but_zero_shot():
     panels = {ax.get_title(): ax for ax in figure.axes if ax.axison}
     assert list(panels) == [*DATASETS, "all data sets"]
     assert [text.get_text() for text in panels["digits"].get_yticklabels()] == [
-        CATALOGUE[name].label for name in ("coop", "adapter", "tip_adapter")
+        CATALOGUE[name].label for name in ("true_gradient", "adapter", "tip_adapter")
     ]
     wide = RUNS[(RUNS.shots == 16) & (RUNS.dataset == "digits")].pivot(index="seed", columns="method", values="test_accuracy")
     dots, mean = lines_of(panels["digits"], "adapter")[0], panels["digits"].lines[5]  # dots, bar, mean of each peer in turn

@@ -162,8 +162,8 @@ def test_what_cannot_be_compared_is_refused(runs):
         tables.scores(runs.drop(columns="test_accuracy"), 16)
     with pytest.raises(ValueError, match="no run has shots=4; the table has 16"):
         tables.scores(runs, 4)
-    with pytest.raises(ValueError, match="no run of method 'coop' .* zero_shot, adapter, cbbt"):
-        statistics.differences(runs, "coop", "cbbt", 16)
+    with pytest.raises(ValueError, match="no run of method 'coop4' .* zero_shot, adapter, cbbt"):
+        statistics.differences(runs, "coop4", "cbbt", 16)
     with pytest.raises(ValueError, match="two rows of dataset=digits, .*method=zero_shot"):
         tables.scores(pd.concat([runs, runs]), 16)
     with pytest.raises(ValueError, match="mixes backbones RN50, mini"):
