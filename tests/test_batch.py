@@ -18,7 +18,7 @@ from PIL import Image
 
 import cbbt
 from cbbt.results.tables import read_table, write_table
-from cbbt.runs.batch import main, run_alone
+from cbbt.runs.batch import collect, main, run_alone
 from cbbt.runs.grid import Grid
 
 ROOT = Path(__file__).parent.parent
@@ -109,6 +109,28 @@ def test_kills_cost_the_runs_in_flight_alone(tmp_path, one_thread):
     write_table(cbbt.runs_table(calm), tmp_path / "calm.csv")
     calm, killed = (read_table(path).drop(columns=ASIDE) for path in (tmp_path / "calm.csv", file.parent / "tables" / "runs.csv"))
     pd.testing.assert_frame_equal(killed, calm)
+
+
+def test_grids_share_the_runs_that_they_have_in_common(tmp_path, one_thread):
+    """Two grids with one folder of records: the second repeats nothing of the first, and collects its own runs alone."""
+    shared = tmp_path / "shared"
+    first = Grid.from_file(write_grid(tmp_path / "first", datasets=["digits"], runs=str(shared), seeds=[1, 3]))
+    cbbt.run_all([config for cell in first.cells() for config in first.configs(cell)], out=first.runs)
+    before = {path: path.stat().st_mtime_ns for path in shared.glob("*/record.json")}
+    file = write_grid(tmp_path / "second", datasets=["digits"], runs=str(shared))
+    assert ended(batch(file)) == (0, [])
+    records = {path: path.stat().st_mtime_ns for path in shared.glob("*/record.json")}
+    assert len(before) == 2 and len(records) == 3 and before.items() <= records.items()
+    assert not (tmp_path / "second" / "results" / "runs").exists()
+    table = read_table(tmp_path / "second" / "tables" / "runs.csv")
+    second = Grid.from_file(file)
+    assert table.run_id.tolist() == [config.run_id for cell in second.cells() for config in second.configs(cell)]
+    assert [record["config"]["seed"] for record in collect(first)] == [1, 3]
+    assert table.looks.tolist() == [3, 3]
+    with pytest.raises(ValueError, match=f"1 of 2 runs have no record, first {tmp_path}/other/results/runs/"):
+        other = Grid.from_file(write_grid(tmp_path / "other", datasets=["digits"]))
+        cbbt.run_all(other.configs(other.cells()[0])[:1], out=other.runs)
+        collect(other)
 
 
 def test_a_grid_file_stands_for_itself(tmp_path):

@@ -17,6 +17,7 @@ from cbbt.methods.parts.image_decoder import ImageDecoder
 from cbbt.methods.parts.image_encoders import PrincipalComponents, TimmEncoder
 from cbbt.runs.config import RunConfig
 from cbbt.seeding import generator_for
+from tests.conftest import NAMES
 
 CPU = torch.device("cpu")
 
@@ -255,6 +256,14 @@ def test_the_published_encoder_needs_its_weights_before_anything_is_asked():
         "encoder": "vit_base_patch16_224.mae",
         "encoder_weights": "mae.pt",
     }
+
+
+@pytest.mark.parametrize("start", ["context", "template"])
+def test_images_are_scored_beside_the_text_at_the_start(box, pictured, start):
+    sentences = [f"a photo of a {name}." for name in NAMES]
+    words = box.encode_prompts(box.token_embeddings("a")[None], NAMES)[0]
+    expected = words if start == "context" else box.encode_texts(sentences)
+    assert torch.allclose(searcher(box, pictured, start=start).text, expected, atol=1e-5)
 
 
 def test_settings_are_checked():

@@ -12,8 +12,11 @@ import pytest
 from PIL import Image
 
 import cbbt
+from cbbt.data.task import identity
+from cbbt.methods import DEFAULTS, METHODS
 from cbbt.results.records import RECORD
 from cbbt.runs.config import method_configs
+from cbbt.runs.workbench import Workbench
 
 QUICK = {"dataset": "digits", "shots": 2, "epochs": 3, "q": 8, "views": 2}
 # What a kill may change: how long it took, how much memory, and what had to be asked again.
@@ -40,6 +43,8 @@ def lasting(record: dict) -> dict:
         ({"adapter_ratio": 1.5}, ValueError, r"\[0, 1\], got 1.5"),
         ({"prompt_lr": 0}, ValueError, "prompt_lr must be positive"),
         ({"augmentation": "auto"}, ValueError, "cbbt, crop, none"),
+        ({"start": "prompt"}, ValueError, "start='prompt' is unknown, choose from context, template"),
+        ({"adapter_lr": 0}, ValueError, "adapter_lr must be positive"),
     ],
 )
 def test_wrong_settings_are_named(settings, error, message):
@@ -74,7 +79,8 @@ def test_a_folder_of_ones_own_is_run_with_ones_own_words(tmp_path):
     (["cbbt"], [], {}, ValueError, "seeds is empty"),
     (["cbbt"], [1], {"shots": 4}, ValueError, "shots does not belong into the settings"),
     (["cbbt"], [1], {"cbbt": {"shots": 4}}, ValueError, "shots does not belong into the settings"),
-    (["cbbt"], [1], {"coop": {"q": 4}}, ValueError, "'coop' is unknown, choose from cbbt"),
+    (["cbbt"], [1], {"coop4": {"q": 4}}, ValueError, "'coop4' is unknown, choose from cbbt"),
+    (["coop"], [1], {}, ValueError, "method='coop' is unknown, choose from zero_shot, .*true_gradient, coop4, coop16"),
     (["cbbt"], [1], {"cbbt": 3}, TypeError, "settings of cbbt must be fields and values"),
 ])  # fmt: skip
 def test_what_a_notebook_cannot_run_is_named(methods, seeds, settings, error, message):
@@ -105,6 +111,41 @@ def test_an_unknown_dataset_is_refused_with_the_choices():
         cbbt.run(cbbt.RunConfig("digit"))
 
 
+# Of each field, a value other than its default, and what it needs beside it.
+OTHER = {
+    **{"dataset": "shapes", "method": "cbbt_tip", "backbone": "RN50", "pretrained": None, "shots": 4, "seed": 2},
+    **{"start": "template", "context_length": 2, "context_init": "photo", "class_specific": True, "position": "front"},
+    **{"q": 65, "epsilon": 0.1, "directions": "orthogonal", "differences": "two-sided", "factor": "released"},
+    **{"scoring": "support", "prompt_every": 2, "fresh_text": True, "epochs": 51, "min_epoch_steps": 6, "batch_size": 33},
+    **{"prompt_lr": 0.1, "weight_decay": 0.1, "clip_norm": 1.0, "warmup_epochs": 2, "warmup_lr": 0.1, "cosine": "step"},
+    **{"adapter_ratio": 0.1, "adapter_reduction": 2, "adapter_lr": 0.1, "adapter_weight_decay": 0.1, "adapter_start": 1},
+    **{"only_adapter": True, "cache_alpha": 2.0, "cache_beta": 2.0, "cache_lr": 0.1, "augmentation": "crop", "views": 2},
+    **{"split": "torchvision", "template": "a {}.", "class_names": ("a", "b"), "judge": "validation"},
+    **{"max_class_prompts": 10, "max_loss_queries": 10, "max_images": 10, "options": {"rank": 4}},
+}
+BESIDE = {"only_adapter": {"adapter_start": 1, "fresh_text": True}, "options": {"method": "zip"}}
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(cbbt.RunConfig)])
+def test_every_field_is_in_a_runs_name(name):
+    base = {"dataset": "digits"} | BESIDE.get(name, {})
+    changed = cbbt.RunConfig(**base | {name: OTHER[name]})
+    assert changed.run_id != cbbt.RunConfig(**base).run_id
+    assert cbbt.RunConfig.from_dict(json.loads(json.dumps(dataclasses.asdict(changed)))) == changed
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_left_open_is_the_methods_own(method):
+    """Nothing of the defaults stays None, and what is given is neither read over nor called otherwise."""
+    config, own = cbbt.RunConfig("digits", method), METHODS[method].defaults
+    resolved = {name: getattr(config, name) for name in DEFAULTS}
+    assert resolved == DEFAULTS | own and None not in resolved.values()
+    assert cbbt.RunConfig("digits", method, **resolved).run_id == config.run_id
+    for name in DEFAULTS:
+        value = "photo" if name == "context_init" else OTHER[name]
+        assert getattr(cbbt.RunConfig("digits", method, **{name: value}), name) == value
+
+
 def test_run_id_depends_on_every_setting_and_on_nothing_else():
     base = cbbt.RunConfig("digits")
     assert base.run_id == cbbt.RunConfig("digits").run_id
@@ -125,21 +166,52 @@ def test_a_record_is_complete_and_read_back(tmp_path):
     assert [path.name for path in (tmp_path / config.run_id).iterdir()] == [RECORD]
     assert set(record["scores"]) == {"test_accuracy", "test_accuracy_best_val", "test_accuracy_official_selection"}
     assert record["scores"]["test_accuracy"] == record["history"][-1]["test_accuracy"]
-    # 2 views of 20 shots, and 20 validation images; one step of the whole support an epoch
-    assert record["queries"] == {"images": 2 * 20 + 20, "loss_queries": 3 * 9, "class_prompts": 3 * 9 * 10}
+    # 2 views of 20 shots, and 20 validation images; five steps of the whole support an epoch
+    assert record["queries"] == {"images": 2 * 20 + 20, "loss_queries": 15 * 9, "class_prompts": 15 * 9 * 10}
     assert record["repeated_queries"] == {"images": 0, "loss_queries": 0, "class_prompts": 0}
     assert record["evaluation_queries"]["images"] == record["n_judged"]
     before = time.perf_counter()
     assert cbbt.run(config, out=tmp_path) == record and time.perf_counter() - before < 1
     table = cbbt.runs_table(cbbt.load_records(tmp_path))
     assert len(table) == 1 and table.test_accuracy[0] == record["scores"]["test_accuracy"]
+    assert table.looks[0] == len(record["history"]) == 3  # models of which the best on test is one
     assert len(cbbt.curves_table([record])) == 3
 
 
-def test_validation_can_judge_in_place_of_test():
-    record = cbbt.run(cbbt.RunConfig(**QUICK, method="zero_shot", judge="validation"))
-    assert list(record["scores"]) == ["validation_accuracy"]
-    assert record["n_judged"] == len(cbbt.load_task("digits").val)
+@pytest.fixture
+def judged(monkeypatch):
+    """The images that runs are judged by, of each run in turn."""
+    splits, original = [], Workbench.split
+    monkeypatch.setattr(
+        Workbench, "split", lambda self, judge, items, *a: splits.append(items) or original(self, judge, items, *a)
+    )
+    return splits
+
+
+@pytest.mark.parametrize(
+    "method, settings", [("adapter", {"shots": 2}), ("tip_adapter", {"shots": 16, "seed": 2}), ("zero_shot", {"shots": 0})]
+)
+def test_validation_can_judge_in_place_of_test(judged, method, settings):
+    """By the pool of the whole split, without the run's own validation shots, and without any image to test by."""
+    config = cbbt.RunConfig.from_dict(QUICK | settings | {"method": method, "judge": "validation"})
+    record = cbbt.run(config)
+    assert all(name.startswith("validation_accuracy") for name in record["scores"]) and record["scores"]["validation_accuracy"]
+    whole, drawn = cbbt.load_task("digits"), cbbt.load_task("digits", shots=config.shots, seed=config.seed)
+    (pool, own), shown = ({identity(item) for item in task.val} for task in (whole, drawn)), {*map(identity, judged[0])}
+    assert len(own) == 10 * min(config.shots, 4) and shown == pool - own
+    assert record["n_judged"] == len(judged[0]) == len(whole.val) - len(drawn.val)
+    assert not shown & {identity(item) for item in (*drawn.train, *whole.test)}
+
+
+def test_a_pool_of_nothing_but_shots_judges_nothing(tmp_path):
+    for label, name in enumerate(("disc", "box")):
+        (tmp_path / "birds" / name).mkdir(parents=True)
+        for index in range(10):  # five to train by, two to validate by, three to test by
+            Image.new("RGB", (32, 32), (20 * index, 200 * label, 0)).save(tmp_path / "birds" / name / f"{index}.png")
+    values = {"dataset": str(tmp_path / "birds"), "method": "adapter", "epochs": 1, "judge": "validation"}
+    assert cbbt.run(cbbt.RunConfig.from_dict(values | {"shots": 1}))["n_judged"] == 2
+    with pytest.raises(cbbt.DataError, match="no image to judge by: its validation split is empty"):
+        cbbt.run(cbbt.RunConfig.from_dict(values | {"shots": 2}))
 
 
 def test_methods_see_the_same_shots_whatever_was_drawn_before():

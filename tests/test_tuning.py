@@ -1,41 +1,76 @@
 """The collaborative loop on a tiny model: what it updates, counts, and resumes."""
 
+import dataclasses
 import json
 import math
+import random
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from cbbt.adapters import IdentityAdapter
+from cbbt.adapters import IdentityAdapter, ResidualAdapter
 from cbbt.box.blackbox import BlackBox, WhiteBox
 from cbbt.box.ledger import BudgetExceeded, Ledger
 from cbbt.gradients.directions import LEARNING, MEMORY
 from cbbt.learning.fitting import Session, Support
-from cbbt.learning.tuning import EstimatedGradient, ExactGradient, learning_rate, tune
+from cbbt.learning.tuning import EstimatedGradient, ExactGradient, _Loop, learning_rate, prompt_steps, tune
 from cbbt.methods import METHODS
+from cbbt.methods.parts.start import residual_adapter, start_context
 from cbbt.runs.config import RunConfig
+from cbbt.seeding import batch_rows, generator_for
 from tests.conftest import NAMES
 
 CPU = torch.device("cpu")
 
 
 def config(method: str, **settings) -> RunConfig:
-    return RunConfig("digits", method, **({"q": 4, "epochs": 3, "batch_size": 5, "prompt_lr": 0.05} | settings))
+    """Twelve shots in batches of five: two steps an epoch, six in all."""
+    quick = {"q": 4, "epochs": 3, "batch_size": 5, "prompt_lr": 0.05, "min_epoch_steps": 1}
+    return RunConfig("digits", method, **quick | settings)
 
 
-def fit(loaded, support, method, checkpoint=None, observe=lambda classifier: {}, save_every=-1.0, budget=None, **settings):
-    """Fit with fresh ledgers; returns (fitted, fit's counts, monitoring's counts)."""
-    door = WhiteBox if METHODS[method].white_box else BlackBox
-    box = door(loaded, CPU, Ledger({grain.removeprefix("max_"): limit for grain, limit in (budget or {}).items()}))
+def fit(loaded, support, method, checkpoint=None, observe=lambda classifier: {}, save_every=-1.0, **settings):
+    """Fit with fresh ledgers, within the budget of the settings; returns (fitted, fit's counts, monitoring's counts)."""
+    door, settings = WhiteBox if METHODS[method].white_box else BlackBox, config(method, **settings)
+    box = door(loaded, CPU, Ledger(settings.budget))
     judge = box.with_ledger(Ledger())
     session = Session(judge=judge, observe=observe, checkpoint=checkpoint, save_every=save_every)
-    fitted = METHODS[method].fit(box, support, config(method, **settings), session)
+    fitted = METHODS[method].fit(box, support, settings, session)
     return fitted, box.ledger.counts, judge.ledger.counts
+
+
+def same(first, second, support) -> bool:
+    """Whether two fits have the same classifiers and the same history."""
+    pairs = (first.last, second.last), (first.best_val, second.best_val)
+    logits = [[one.logits(support.val_features) for one in pair] for pair in pairs]
+    return all(torch.equal(*pair) for pair in logits) and first.history == second.history
+
+
+@pytest.fixture
+def moves(monkeypatch):
+    """The steps in which prompt and adapter move, of all fits since the last `clear()`, beside their learning rates."""
+    seen = SimpleNamespace(prompt=[], adapter=[])
+    seen.clear = lambda: (seen.prompt.clear(), seen.adapter.clear())
+    for side in ("prompt", "adapter"):
+        original = getattr(_Loop, f"update_{side}")
+
+        def update(self, *arguments, _original=original, _side=side):
+            _original(self, *arguments)
+            getattr(seen, _side).append((self.step, getattr(self, f"{_side}_optimizer").param_groups[0]["lr"]))
+
+        monkeypatch.setattr(_Loop, f"update_{side}", update)
+    return seen
+
+
+def steps_of(moves) -> list[int]:
+    return [step for step, _ in moves]
 
 
 # The methods without settings of their own: those of the collaborative loop, and those that do not train.
 PLAIN = [name for name in METHODS if METHODS[name].settings is None]
-TRAINED = [name for name in PLAIN if name not in ("zero_shot", "tip_adapter")]
+TRAINED = [name for name in PLAIN if name not in ("zero_shot", "zero_shot_bare", "tip_adapter")]
 
 
 @pytest.mark.parametrize("method", PLAIN)
@@ -91,7 +126,7 @@ def test_estimated_gradient_is_close_to_the_exact_one(loaded, support):
     context = black.token_embeddings("a")
     features, offsets = IdentityAdapter()(support.views[0])
     arguments = (context, features, offsets, support.labels)
-    exact, exact_loss, exact_text = ExactGradient(white, NAMES, config("coop"))(*arguments, None, None)
+    exact, exact_loss, exact_text = ExactGradient(white, NAMES, config("true_gradient"))(*arguments, None, None)
     source = EstimatedGradient(black, NAMES, config("cbbt_prompt", q=32, directions="coordinate"))
     estimate, loss, text = source(*arguments, torch.Generator().manual_seed(0), None)
     # all coordinates once: exact up to the curvature over a step of 1/32
@@ -106,7 +141,21 @@ def test_the_fit_never_reads_what_the_observer_returns(loaded, support):
     assert all(row["test_accuracy"] == 0.0 for row in watched.history)
 
 
-@pytest.mark.parametrize("method, settings", [(name, {}) for name in TRAINED] + [("cbbt_prompt", {"directions": "guided"})])
+LATER = {"adapter_start": 1, "fresh_text": True}
+KEPT_IN_CHECKPOINTS = [
+    ("cbbt_prompt", {"directions": "guided"}),
+    ("cbbt", {"adapter_start": 1}),
+    ("cbbt", {"adapter_start": 2}),
+    ("cbbt", LATER | {"only_adapter": True}),
+    ("cbbt", {"fresh_text": True, "prompt_every": 2}),
+    ("cbbt", {"max_loss_queries": 10}),
+    ("cbbt_tip", LATER | {"cosine": "step"}),
+    ("true_gradient", {"fresh_text": True, "min_epoch_steps": 3}),
+    ("coop4", {"max_loss_queries": 4, "warmup_epochs": 0}),
+]
+
+
+@pytest.mark.parametrize("method, settings", [(name, {}) for name in TRAINED] + KEPT_IN_CHECKPOINTS)
 @pytest.mark.parametrize("stop_after", [1, 4, 5])
 def test_a_resumed_fit_equals_an_undisturbed_one(loaded, support, method, settings, stop_after, tmp_path, killed_at):
     undisturbed = fit(loaded, support, method, **settings)
@@ -115,9 +164,7 @@ def test_a_resumed_fit_equals_an_undisturbed_one(loaded, support, method, settin
         fit(loaded, support, method, checkpoint=path, **settings)
     resumed = fit(loaded, support, method, checkpoint=path, **settings)
     assert torch.equal(undisturbed[0].last.text, resumed[0].last.text)
-    assert undisturbed[0].history == resumed[0].history and undisturbed[0].best_epoch == resumed[0].best_epoch
-    for first, second in ((undisturbed[0].last, resumed[0].last), (undisturbed[0].best_val, resumed[0].best_val)):
-        assert torch.equal(first.logits(support.val_features), second.logits(support.val_features))
+    assert same(undisturbed[0], resumed[0], support) and undisturbed[0].best_epoch == resumed[0].best_epoch
     assert undisturbed[1:] == resumed[1:]
 
 
@@ -185,31 +232,369 @@ def test_scoring_on_the_support_sees_every_view(loaded, support):
     assert torch.cosine_similarity(seen[0][0].flatten(), exact.flatten(), dim=0) > 0.99
 
 
-@pytest.mark.parametrize("budget, steps", [({"max_loss_queries": 32}, 6), ({"max_class_prompts": 50}, 3)])
-def test_a_budget_decides_the_length_and_is_never_exceeded(loaded, support, budget, steps):
-    """Five loss queries and fifteen class prompts a step; two steps an epoch, the last one cut short."""
-    for method in ("cbbt", "cbbt_prompt"):
-        fitted, counts, _ = fit(loaded, support, method, budget=budget, **budget)
-        assert counts["loss_queries"] == 5 * steps and counts["class_prompts"] == 15 * steps
-        assert [row["step"] for row in fitted.history] == [step for step in (2, 4, 6) if step <= steps] + [steps] * (steps % 2)
+# ---- the text before tuning ----------------------------------------------------
+
+
+@pytest.fixture
+def texts(loaded, support):
+    """Class features of the initial context "a" and of the hand-written template."""
+    box = BlackBox(loaded, CPU)
+    context = box.encode_prompts(box.token_embeddings("a")[None], NAMES)[0]
+    return {"context": context, "template": box.encode_texts([f"a photo of a {name}." for name in NAMES])}
+
+
+@pytest.mark.parametrize("start", ["context", "template"])
+@pytest.mark.parametrize("method", ["adapter", "tip_adapter", "tip_adapter_f", "lfa", "zero_shot", "zero_shot_bare"])
+def test_methods_of_features_start_from_one_and_the_same_text(loaded, support, texts, method, start):
+    fitted, counts, _ = fit(loaded, support, method, start=start)
+    assert torch.allclose(fitted.last.text, texts[start], atol=1e-5) and counts["class_prompts"] == 3
+    assert not torch.allclose(texts["context"], texts["template"], atol=1e-2)
+
+
+@pytest.mark.parametrize("start", ["context", "template"])
+def test_a_cache_beside_tuned_prompts_is_chosen_beside_the_text_at_the_start(loaded, support, start):
+    alone, *_ = fit(loaded, support, "tip_adapter", start=start)
+    both, *_ = fit(loaded, support, "cbbt_tip", start=start)
+    assert (both.last.adapter.alpha, both.last.adapter.beta) == (alone.last.adapter.alpha, alone.last.adapter.beta)
+
+
+@pytest.mark.parametrize("method", ["cbbt", "cbbt_prompt", "true_gradient", "coop4"])
+def test_prompts_start_from_the_context_in_any_case(loaded, support, method):
+    (first, *_), (second, *_) = (fit(loaded, support, method, start=start) for start in ("context", "template"))
+    assert same(first, second, support)
+
+
+def test_zero_shot_reads_the_template_and_its_bare_row_the_initial_context(loaded, support, texts):
+    for method, start in (("zero_shot", "template"), ("zero_shot_bare", "context")):
+        fitted, *_ = fit(loaded, support, method)
+        assert RunConfig("digits", method, shots=0).start == start and torch.allclose(fitted.last.text, texts[start], atol=1e-5)
+    longer, *_ = fit(loaded, support, "zero_shot_bare", context_length=3, context_init="a photo of")
+    assert not torch.allclose(longer.last.text, texts["context"], atol=1e-2)
+    assert all(RunConfig("digits", name).start == "context" for name in METHODS if name != "zero_shot")
+
+
+# ---- budgets -------------------------------------------------------------------
+
+
+# Without a budget, six steps of five loss queries and fifteen class prompts each; a cache asks three texts before.
+@pytest.mark.parametrize("method, before", [("cbbt", 0), ("cbbt_prompt", 0), ("cbbt_tip", 3)])
+@pytest.mark.parametrize(
+    "budget, asking",
+    [
+        ({"max_loss_queries": 5}, [0]),
+        ({"max_loss_queries": 14}, [0, 3]),
+        ({"max_class_prompts": 50}, [0, 2, 4]),
+        ({"max_loss_queries": 24, "max_class_prompts": 80}, [0, 1, 3, 4]),
+        ({"max_loss_queries": 100, "max_class_prompts": 79}, [0, 1, 2, 3, 4]),
+    ],
+)
+def test_a_budget_ends_queries_and_not_learning(loaded, support, moves, method, before, budget, asking):
+    fitted, counts, _ = fit(loaded, support, method, **budget)
+    assert steps_of(moves.prompt) == asking
+    assert counts["loss_queries"] == 5 * len(asking) and counts["class_prompts"] == before + 15 * len(asking)
+    assert all(counts[grain.removeprefix("max_")] <= limit for grain, limit in budget.items())
+    assert steps_of(moves.adapter) == ([] if method == "cbbt_prompt" else [0, 1, 2, 3, 4, 5])
+    assert [row["step"] for row in fitted.history] == [2, 4, 6]
+    json.dumps(fitted.history, allow_nan=False)  # of an epoch without a step of the prompt, too
+
+
+@pytest.mark.parametrize("method", ["cbbt", "cbbt_prompt", "cbbt_tip", "cbbt_plus", "true_gradient", "coop4"])
+def test_a_larger_budget_than_planned_changes_nothing(loaded, support, moves, method):
+    settings = {"q": 4, "max_loss_queries": 10**6, "max_class_prompts": 10**6}
+    free, free_counts, _ = fit(loaded, support, method, q=4)
+    made = list(moves.prompt), list(moves.adapter)
+    moves.clear()
+    held, counts, _ = fit(loaded, support, method, **settings)
+    assert same(free, held, support) and counts == free_counts and (moves.prompt, moves.adapter) == made
+    moves.clear()
+    exact, counts, _ = fit(loaded, support, method, **{f"max_{grain}": count for grain, count in counts.items() if count})
+    assert same(free, exact, support) and counts == free_counts and (moves.prompt, moves.adapter) == made
+
+
+@pytest.mark.parametrize("budget", [{}, {"max_loss_queries": 14}, {"max_loss_queries": 29}, {"max_loss_queries": 10**4}])
+def test_a_budget_leaves_the_schedule_as_it_is(loaded, support, moves, budget):
+    """What a step's rate is depends on when it is made, not on how many are affordable."""
+    fit(loaded, support, "cbbt", **budget)
+    settings = config("cbbt")
+    assert moves.prompt == [(step, learning_rate(0.05, step // 2, settings)) for step in steps_of(moves.prompt)]
+    assert moves.adapter == [(step, learning_rate(settings.adapter_lr, step // 2, settings)) for step in range(6)]
+
+
+def test_a_step_of_a_true_gradient_is_paid_for_as_well(loaded, support, moves):
+    for method in ("true_gradient", "coop4", "coop16"):
+        moves.clear()
+        _, counts, _ = fit(loaded, support, method, max_loss_queries=4)
+        assert steps_of(moves.prompt) == [0, 1, 3, 4] and counts == {"loss_queries": 4, "class_prompts": 12, "images": 0}
+
+
+def test_affordable_steps_are_spread_evenly_over_the_planned_ones():
+    draw = random.Random(0)
+    for _ in range(500):
+        total, every = draw.randint(1, 400), draw.randint(1, 7)
+        planned = list(range(0, total, every))
+        affordable = draw.randint(1, len(planned))
+        steps = sorted(prompt_steps(total, every, affordable))
+        assert len(steps) == affordable and steps[0] == 0 and set(steps) <= set(planned)
+        gaps = {(b - a) // every for a, b in zip(steps, [*steps[1:], len(planned) * every])}  # the last, to the end
+        assert max(gaps) - min(gaps) <= 1
+        assert prompt_steps(total, every, None) == prompt_steps(total, every, len(planned) + draw.randint(0, 9)) == set(planned)
 
 
 @pytest.mark.parametrize("method", ["cbbt", "cbbt_prompt"])
 def test_a_budget_below_one_step_is_refused(loaded, support, method):
     with pytest.raises(BudgetExceeded, match="costs 5 loss_queries, of which 4 are left"):
-        fit(loaded, support, method, budget={"max_loss_queries": 4}, max_loss_queries=4)
+        fit(loaded, support, method, max_loss_queries=4)
+    with pytest.raises(BudgetExceeded, match="costs 18 class_prompts, of which 17 are left"):
+        fit(loaded, support, method, max_class_prompts=17, fresh_text=True)
 
 
 def test_a_budget_of_what_a_method_does_not_ask_changes_nothing(loaded, support):
     free, *_ = fit(loaded, support, "adapter")
-    held, counts, _ = fit(loaded, support, "adapter", budget={"max_loss_queries": 1}, max_loss_queries=1)
-    assert counts["loss_queries"] == 0
-    assert torch.equal(free.last.logits(support.val_features), held.last.logits(support.val_features))
+    held, counts, _ = fit(loaded, support, "adapter", max_loss_queries=1)
+    assert counts["loss_queries"] == 0 and same(free, held, support)
 
 
-def test_prompt_steps_in_between_stretch_a_budget(loaded, support):
-    fitted, counts, _ = fit(loaded, support, "cbbt", prompt_every=3, budget={"max_loss_queries": 10}, max_loss_queries=10)
-    assert counts["loss_queries"] == 10 and fitted.history[-1]["step"] == 6
+def test_prompt_steps_in_between_are_what_a_budget_is_spread_over(loaded, support, moves):
+    for budget, asking in (({}, [0, 2, 4]), ({"max_loss_queries": 14}, [0, 2]), ({"max_loss_queries": 5}, [0])):
+        moves.clear()
+        fitted, counts, _ = fit(loaded, support, "cbbt", prompt_every=2, **budget)
+        assert steps_of(moves.prompt) == asking and counts["loss_queries"] == 5 * len(asking)
+        assert len(moves.adapter) == fitted.history[-1]["step"] == 6
+
+
+# ---- batches and epochs --------------------------------------------------------
+
+
+@pytest.mark.parametrize("n, size", [(12, 5), (12, 4), (7, 3), (10, 32), (1, 8), (160, 32), (33, 32)])
+def test_batches_follow_each_other_without_a_gap(n, size):
+    """After any number of steps no row was in more than one batch more than another."""
+    counts, taken = torch.zeros(n, dtype=torch.int64), min(n, size)
+    for step in range(3 * n):
+        counts += torch.bincount(batch_rows(1, step, n, size), minlength=n)
+        assert counts.sum() == taken * (step + 1) and counts.max() - counts.min() <= 1
+    assert counts.tolist() == [3 * taken] * n  # 3 n batches are 3 · min(n, size) times all rows
+
+
+@pytest.mark.parametrize("n, size", [(12, 4), (160, 32), (9, 9), (10, 32)])
+def test_batches_that_fill_an_epoch_are_those_of_an_order_per_epoch(n, size):
+    size = min(n, size)
+    for step in range(4 * n // size):
+        epoch, within = divmod(step, n // size)
+        order = torch.randperm(n, generator=generator_for(3, "order", epoch))
+        assert torch.equal(batch_rows(3, step, n, size), order[within * size : (within + 1) * size])
+
+
+def one_shot(support) -> Support:
+    return dataclasses.replace(support, views=support.views[:, :3], labels=support.labels[:3])
+
+
+def test_an_epoch_has_at_least_so_many_steps(loaded, support, moves):
+    for method in ("cbbt", "adapter", "cbbt_prompt"):
+        moves.clear()
+        fitted, counts, _ = fit(loaded, one_shot(support), method, min_epoch_steps=5, batch_size=32)
+        assert [row["step"] for row in fitted.history] == [5, 10, 15] and [row["epoch"] for row in fitted.history] == [1, 2, 3]
+        assert steps_of(moves.adapter if method == "adapter" else moves.prompt) == list(range(15))
+        assert counts["loss_queries"] == (0 if method == "adapter" else 15 * 5)
+    settings = config("cbbt_prompt")
+    assert [rate for _, rate in moves.prompt] == [learning_rate(0.05, epoch, settings) for epoch in range(3) for _ in range(5)]
+
+
+def test_all_shots_of_one_each_are_in_every_step(loaded, support, monkeypatch):
+    seen = []
+    original = EstimatedGradient.__call__
+    monkeypatch.setattr(EstimatedGradient, "__call__", lambda self, *a: seen.append(sorted(a[3].tolist())) or original(self, *a))
+    fit(loaded, one_shot(support), "cbbt_prompt", min_epoch_steps=5)
+    assert seen == [[0, 1, 2]] * 15
+
+
+def test_an_epoch_that_is_long_enough_stays_as_it_is(loaded, support):
+    for batch_size in (2, 1):
+        (one, *_), (five, *_) = (fit(loaded, support, "adapter", batch_size=batch_size, min_epoch_steps=k) for k in (1, 5))
+        assert same(one, five, support) and five.history[0]["step"] == 12 // batch_size
+
+
+def test_the_least_number_of_steps_is_five_unless_given():
+    assert RunConfig("digits", shots=1).min_epoch_steps == 5
+    with pytest.raises(ValueError, match="min_epoch_steps must be at least 1, got 0"):
+        RunConfig("digits", min_epoch_steps=0)
+
+
+@pytest.mark.parametrize("cosine", ["epoch", "step"])
+def test_rates_fall_with_each_epoch_or_with_each_step(loaded, support, moves, cosine):
+    fit(loaded, support, "cbbt", cosine=cosine, epochs=4)
+    for side, base in ((moves.prompt, 0.05), (moves.adapter, config("cbbt").adapter_lr)):
+        ages = [step // 2 if cosine == "epoch" else step / 2 for step in range(8)]
+        cosines = [base / 2 * (1 + math.cos(math.pi * (age - 1) / 4)) for age in ages]
+        assert [rate for _, rate in side] == pytest.approx([1e-5, 1e-5, *cosines[2:]])
+
+
+# ---- when the adapter joins, and what text it meets ----------------------------
+
+
+def plain_loop(loaded, support, settings, gradient_steps: int, joined: int):
+    """Class text and adapter after six steps: the first `gradient_steps` move the prompt, those from `joined` on the adapter."""
+    box = BlackBox(loaded, CPU)
+    adapter, adapter_adam = residual_adapter(box, settings)
+    context = start_context(box, support, settings).clone().requires_grad_()
+    prompt_adam = torch.optim.Adam([context], weight_decay=settings.weight_decay)
+    source = EstimatedGradient(box, NAMES, settings)
+    for step in range(6):
+        rows, epoch = batch_rows(1, step, 12, 5), step // 2
+        raw, labels = support.views[epoch % 2][rows], support.labels[rows]
+        features = adapter(raw)[0] if step >= joined else F.normalize(raw, dim=-1)
+        if step < gradient_steps:
+            draw = generator_for(1, "directions", step)
+            gradient, _, text = source(context.detach(), features.detach(), None, labels, draw, None)
+            context.grad = gradient * (5 / gradient.norm()).clamp(max=1)
+            prompt_adam.param_groups[0]["lr"] = learning_rate(0.05, epoch, settings)
+            prompt_adam.step()
+            if settings.fresh_text:
+                text = box.encode_prompts(context.detach()[None], NAMES)[0]
+        if step >= joined:
+            loss = F.cross_entropy(box.logit_scale * features @ text.T, labels)
+            adapter_adam.zero_grad()
+            loss.backward()
+            adapter_adam.param_groups[0]["lr"] = learning_rate(settings.adapter_lr, epoch, settings)
+            adapter_adam.step()
+    return box.encode_prompts(context.detach()[None], NAMES)[0], adapter
+
+
+@pytest.mark.parametrize(
+    "settings, gradient_steps, joined",
+    [
+        ({}, 6, 0),
+        ({"fresh_text": True}, 6, 0),
+        ({"adapter_start": 1}, 6, 2),
+        ({"adapter_start": 2, "fresh_text": True}, 6, 4),
+        ({"adapter_start": 1, "fresh_text": True, "only_adapter": True}, 2, 2),
+        ({"adapter_weight_decay": 0.1}, 6, 0),
+    ],
+)
+def test_the_loop_is_a_plain_one(loaded, support, moves, settings, gradient_steps, joined):
+    fitted, counts, _ = fit(loaded, support, "cbbt", adapter_lr=0.01, **settings)
+    text, adapter = plain_loop(loaded, support, config("cbbt", adapter_lr=0.01, **settings), gradient_steps, joined)
+    assert torch.allclose(fitted.last.text, text, atol=1e-5)
+    assert torch.allclose(fitted.last.adapter.down.weight, adapter.down.weight, atol=1e-5)
+    assert torch.allclose(fitted.last.adapter.up.weight, adapter.up.weight, atol=1e-5)
+    assert steps_of(moves.prompt) == list(range(gradient_steps)) and steps_of(moves.adapter) == list(range(joined, 6))
+    sets = 4 + 1 + settings.get("fresh_text", False)
+    assert counts == {"loss_queries": 5 * gradient_steps, "class_prompts": 3 * sets * gradient_steps, "images": 0}
+
+
+def test_fresh_text_is_one_more_set_of_prompts_for_each_step_of_the_prompt(loaded, support):
+    for method, settings, sets in (
+        ("cbbt", {}, 6 * 6),
+        ("cbbt", {"differences": "two-sided"}, 6 * 10),
+        ("cbbt", {"prompt_every": 3}, 2 * 6),
+        ("cbbt_tip", {}, 6 * 6 + 1),
+        ("true_gradient", {}, 6 * 2),
+    ):
+        _, counts, _ = fit(loaded, support, method, fresh_text=True, **settings)
+        assert counts["class_prompts"] == 3 * sets
+    _, counts, _ = fit(loaded, support, "cbbt", fresh_text=True, max_class_prompts=3 * 6 * 2 + 17)  # planned by what it costs
+    assert counts["class_prompts"] == 3 * 6 * 2
+    _, counts, _ = fit(loaded, support, "adapter", fresh_text=True)
+    assert counts["class_prompts"] == 3  # its prompt makes no step
+
+
+def test_until_the_adapter_joins_the_fit_is_the_prompts_alone(loaded, support):
+    def observe(classifier):
+        return {"adapter": type(classifier.adapter).__name__, "logits": classifier.logits(support.val_features).tolist()}
+
+    alone, *_ = fit(loaded, support, "cbbt_prompt", observe=observe, epochs=4)
+    late, *_ = fit(loaded, support, "cbbt", observe=observe, epochs=4, adapter_start=2, adapter_lr=0.05)
+    assert late.history[:2] == alone.history[:2]
+    assert [row["adapter"] for row in late.history] == ["IdentityAdapter"] * 2 + ["ResidualAdapter"] * 2
+    assert late.history[2]["logits"] != alone.history[2]["logits"]
+
+
+@pytest.mark.parametrize("adapter_start", [0, 1, 2])
+def test_the_best_on_validation_has_an_adapter_only_if_it_had_joined(loaded, support, adapter_start, monkeypatch):
+    """An adapter of ratio 1 with rates that ruin it: the first epoch is the best."""
+    spoilt = {"adapter_ratio": 1.0, "adapter_lr": 10.0, "warmup_epochs": 0}
+    fitted, *_ = fit(loaded, support, "cbbt", adapter_start=adapter_start, **spoilt)
+    best = fitted.history[fitted.best_epoch - 1]
+    kind = ResidualAdapter if fitted.best_epoch > adapter_start else IdentityAdapter
+    assert type(fitted.best_val.adapter) is kind and type(fitted.last.adapter) is ResidualAdapter
+    assert fitted.best_val.accuracy(support.val_features, support.val_labels) == best["val_accuracy"]
+    if adapter_start:
+        assert fitted.best_epoch <= adapter_start
+
+
+def test_an_adapter_alone_joins_late_as_well(loaded, support, moves):
+    fitted, counts, _ = fit(loaded, support, "adapter", adapter_start=1)
+    assert steps_of(moves.adapter) == [2, 3, 4, 5] and counts["class_prompts"] == 3
+    assert "train_loss" not in fitted.history[0] and "train_loss" in fitted.history[1]
+
+
+@pytest.mark.parametrize(
+    "budget, asking", [({}, [0, 1, 2, 3]), ({"max_loss_queries": 10}, [0, 2]), ({"max_loss_queries": 99}, [0, 1, 2, 3])]
+)
+def test_from_then_on_only_the_adapter_learns(loaded, support, moves, budget, asking):
+    texts = []
+    settings = LATER | {"only_adapter": True, "adapter_start": 2}
+    fitted, counts, _ = fit(loaded, support, "cbbt", observe=lambda c: texts.append(c.text) or {}, **settings, **budget)
+    assert steps_of(moves.prompt) == asking and steps_of(moves.adapter) == [4, 5]
+    assert counts["loss_queries"] == 5 * len(asking) and counts["class_prompts"] == 3 * 6 * len(asking)
+    assert torch.equal(texts[1], texts[2]) and not torch.equal(texts[0], texts[1])
+    assert "gradient_norm" not in fitted.history[2]
+
+
+@pytest.mark.parametrize("method", ["cbbt_prompt", "true_gradient", "coop4"])
+def test_without_an_adapter_there_is_no_then(loaded, support, moves, method):
+    """Settings of the adapter are nothing to a prompt alone: it makes all its steps."""
+    plain, *_ = fit(loaded, support, method, fresh_text=True)
+    made = list(moves.prompt)
+    moves.clear()
+    fitted, *_ = fit(loaded, support, method, **LATER, only_adapter=True)
+    assert same(plain, fitted, support) and moves.prompt == made and len(made) == 6
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"adapter_start": 3}, "adapter_start must be less than the 3 epochs, got 3"),
+        ({"adapter_start": -1}, "adapter_start must be at least 0"),
+        ({"only_adapter": True, "fresh_text": True}, "only_adapter needs adapter_start ≥ 1"),
+        ({"only_adapter": True, "adapter_start": 1}, "and fresh_text=True"),
+        ({"adapter_weight_decay": -0.1}, "adapter_weight_decay must be at least 0"),
+        ({"cosine": "batch"}, "cosine='batch' is unknown, choose from epoch, step"),
+        ({"start": "words"}, "start='words' is unknown, choose from context, template"),
+    ],
+)
+def test_what_cannot_be_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        config("cbbt", **settings)
+
+
+@pytest.mark.parametrize("method, length", [("coop4", 4), ("coop16", 16)])
+def test_coop_is_stochastic_descent_with_momentum_from_a_random_context(loaded, support, method, length):
+    """Six steps by hand: v ← 0.9 v + g + 5e-4 · context, context ← context − rate · v."""
+    white, settings = WhiteBox(loaded, CPU), config(method)
+    context = start_context(white, support, settings)
+    assert context.shape == (length, 32) and context.std().item() == pytest.approx(0.02, rel=0.3)
+    source, velocity = ExactGradient(white, NAMES, settings), 0.0
+    for step in range(6):
+        rows = batch_rows(1, step, 12, 5)
+        features, _ = IdentityAdapter()(support.views[step // 2 % 2][rows])
+        gradient, *_ = source(context, features, None, support.labels[rows], None, None)
+        gradient = gradient * (5 / gradient.norm()).clamp(max=1) + 5e-4 * context
+        velocity = 0.9 * velocity + gradient
+        context = context - learning_rate(0.05, step // 2, settings) * velocity
+    fitted, counts, _ = fit(loaded, support, method)
+    assert torch.allclose(fitted.last.text, white.encode_prompts(context[None], NAMES)[0], atol=1e-5)
+    assert fitted.learned == length * 32 and counts == {"loss_queries": 6, "class_prompts": 18, "images": 0}
+
+
+def test_the_true_gradient_has_the_schedule_of_the_estimate(moves, loaded, support):
+    rates = []
+    for method in ("cbbt_prompt", "true_gradient"):
+        moves.clear()
+        fit(loaded, support, method, prompt_lr=None)
+        rates.append(list(moves.prompt))
+    assert rates[0] == rates[1]
+    black, white = RunConfig("digits", "cbbt_prompt"), RunConfig("digits", "true_gradient")
+    assert dataclasses.replace(black, method="true_gradient") == white
 
 
 def test_what_is_learned_is_counted(loaded, support):
