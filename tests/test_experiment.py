@@ -123,6 +123,7 @@ OTHER = {
     **{"split": "torchvision", "template": "a {}.", "class_names": ("a", "b"), "judge": "validation"},
     **{"max_class_prompts": 10, "max_loss_queries": 10, "max_images": 10, "options": {"rank": 4}},
 }
+NEEDED = {"blackvip": {"encoder_weights": "mae.pt"}, "llm_search": {"endpoint": "https://host/v1", "model": "m"}}
 BESIDE = {"only_adapter": {"adapter_start": 1, "fresh_text": True}, "options": {"method": "zip"}}
 
 
@@ -137,13 +138,13 @@ def test_every_field_is_in_a_runs_name(name):
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_left_open_is_the_methods_own(method):
     """Nothing of the defaults stays None, and what is given is neither read over nor called otherwise."""
-    config, own = cbbt.RunConfig("digits", method), METHODS[method].defaults
+    needed = {"dataset": "digits", "method": method, "options": NEEDED.get(method, {})}
+    config = cbbt.RunConfig(**needed)
     resolved = {name: getattr(config, name) for name in DEFAULTS}
-    assert resolved == DEFAULTS | own and None not in resolved.values()
-    assert cbbt.RunConfig("digits", method, **resolved).run_id == config.run_id
+    assert resolved == DEFAULTS | METHODS[method].defaults and None not in resolved.values()
+    assert cbbt.RunConfig(**needed | resolved).run_id == config.run_id
     for name in DEFAULTS:
-        value = "photo" if name == "context_init" else OTHER[name]
-        assert getattr(cbbt.RunConfig("digits", method, **{name: value}), name) == value
+        assert getattr(cbbt.RunConfig(**needed | {name: OTHER[name]}), name) == OTHER[name]
 
 
 def test_run_id_depends_on_every_setting_and_on_nothing_else():

@@ -270,7 +270,7 @@ def test_cells_of_one_name_are_refused(tmp_path):
         ({"settings": {"shots": 4}}, "settings sets shots: that is for the lists"),
         ({"variants": {}}, "variants must have at least one entry"),
         ({"variants": {"a": None}}, "variants.a must be dict, .* got None"),
-        ({"variants": {"a": {"methods": ["true_gradient"]}}}, "variants.a names 'coop', choose from zero_shot, cbbt"),
+        ({"variants": {"a": {"methods": ["true_gradient"]}}}, "variants.a names 'true_gradient', choose from zero_shot, cbbt"),
         ({"notebook_per": "cell"}, "notebook_per='cell' is unknown, choose from shots, method"),
         ({"gradient": {"datset": "digits"}}, "unknown parameter 'datset': did you mean dataset"),
         ({"gradient": {"repeats": "many"}}, "parameter repeats must be int, got 'many'"),
