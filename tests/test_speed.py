@@ -9,6 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cbbt.box.text_tower import TextTower
+from cbbt.results.speed import exponents
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))  # scripts beside the package
 import speed
@@ -53,6 +54,14 @@ def test_calls_take_turns_and_the_first_turn_is_left_out(monkeypatch):
     table = timing.turns({"a": call("a", 1), "b": call("b", 10)}, 2, torch.device("cpu"))
     assert order == ["a", "b"] * 3
     assert table.to_dict("list") == {"a": [3, 5], "b": [40, 60]}
+
+
+def test_exponents_of_power_laws():
+    rows = [{"axis": "classes", "classes": c, "images": 32, "seconds": 3 * c**0.5} for c in (1, 10, 40)]
+    rows += [{"axis": "images", "classes": 10, "images": n, "seconds": max(n, 100)} for n in (10, 100, 1000)]
+    table = exponents(pd.DataFrame(rows))
+    assert table.loc["classes"].tolist() == pytest.approx([0.5, 0.5])
+    assert table.loc["images"].tolist() == pytest.approx([0.5, 1.0])
 
 
 def test_the_command_writes_every_table_from_its_own_measurement(monkeypatch, tmp_path):
