@@ -1,18 +1,20 @@
-"""The README's own method runs as it stands there, within its budget, and resumes; its results are those of the tables."""
+"""The README: its numbers are those of the tables; its own method runs as it stands there, within its budget, and resumes."""
 
-import io
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
+from cbbt.mini_clip.model import WEIGHTS, load_mini_clip
+from cbbt.results.formatting import accuracy_table, to_markdown
+from cbbt.results.speed import scaling_sentence, text_sentences
 from cbbt.results.statistics import difference_sentence
+from cbbt.results.tables import read_table
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text()
 (EXAMPLE,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "my_method.py" in block]
 
 # Appended to the example: the same run whole, and stopped after its twentieth step.
@@ -52,25 +54,80 @@ def test_a_method_of_ones_own_runs_and_resumes(tmp_path):
     assert done.stdout.splitlines()[0].startswith("{'test_accuracy'") and "as promised" in done.stdout
 
 
-def committed(path: str) -> str:
-    """A file as git's index has it: a batch on another machine draws tables and figures anew."""
-    return subprocess.run(["git", "show", f":./{path}"], cwd=ROOT, capture_output=True).stdout.decode()
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A function that reads a table of figures/data by its name, as git has it: the batch writes over those on disk."""
+    git, folder = {"cwd": ROOT, "capture_output": True}, tmp_path_factory.mktemp("committed")
+    tables = subprocess.run(["git", "ls-files", "figures/data"], **git).stdout
+    subprocess.run(["git", "checkout-index", "--stdin", f"--prefix={folder}/"], input=tables, **git)
+    source = folder if tables else ROOT
+    return lambda name: read_table(source / "figures" / "data" / f"{name}.csv")
 
 
-@pytest.mark.parametrize("name", ["accuracy_table", "accuracy_table-peers"])
-def test_tables_are_those_of_the_figures(name):
-    rows = [line for line in committed(f"figures/{name}.md").splitlines() if line.startswith("|")]
-    assert all(row in README for row in rows)  # none, where there is no git
+def rows(header: str) -> list[list[str]]:
+    """The cells of the README's table whose header begins so, without the marks of bold type."""
+    lines = README[README.index(header) :].split("\n\n")[0].splitlines()
+    return [[cell.strip().strip("*") for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-READINGS = [("runs.csv", "cbbt_prompt", "true_gradient", shots) for shots in (16, 4, 1)]
-READINGS += [("collaboration/runs.csv", "cbbt", "adapter", shots) for shots in (16, 4, 1)]
-READINGS += [("plus/runs.csv", *pair, 16) for pair in (("cbbt_plus", "cbbt"), ("cbbt_plus_prompt", "cbbt_prompt"))]
+def require(*sentences: str) -> None:
+    assert [sentence for sentence in sentences if sentence not in README] == []
 
 
-@pytest.mark.parametrize("table, method, baseline, shots", READINGS)
-def test_readings_are_computed(table, method, baseline, shots):
-    text = committed(f"figures/data/{table}")
-    if not text:
-        pytest.skip("no git here")
-    assert f"{shots} shots. {difference_sentence(pd.read_csv(io.StringIO(text)), method, baseline, shots)}" in README
+@pytest.mark.parametrize("name", ["runs", "peers/runs"])
+def test_the_accuracies_are_those_of_the_runs(table, name):
+    lines = to_markdown(accuracy_table(table(name), 16)).splitlines()
+    require(*(line for line in lines if line.startswith("|")))
+
+
+def test_the_number_of_runs_is_said(table):
+    require(f"{len(table('runs'))} runs")
+
+
+READINGS = [("runs", "cbbt_prompt", "true_gradient", shots) for shots in (16, 4, 1)]
+READINGS += [("collaboration/runs", "cbbt", "adapter", shots) for shots in (16, 4, 1)]
+READINGS += [("plus/runs", *pair, 16) for pair in (("cbbt_plus", "cbbt"), ("cbbt_plus_prompt", "cbbt_prompt"))]
+
+
+@pytest.mark.parametrize("name, method, baseline, shots", READINGS)
+def test_the_readings_are_those_of_the_runs(table, name, method, baseline, shots):
+    require(f"{shots} shots. {difference_sentence(table(name), method, baseline, shots)}")
+
+
+def test_the_speeds_are_those_of_the_tables(table):
+    text, step, memory = table("speed_text"), table("speed_step").iloc[0], table("speed_memory").set_index("classes")
+    shown = text[text.context_length != 4]
+    values = zip(*(shown[name] for name in ("backbone", "classes", "context_length", "prompts_per_second")))
+    times = [[f"{row.over_padded} ×", f"{row.over_cut} ×", f"{row.largest_difference:.2g}"] for row in shown.itertuples()]
+    assert rows("| backbone | classes | M |") == [[*map(str, keys), *line] for keys, line in zip(values, times)]
+    plan = [
+        [row.backbone, f"{row.seconds_per_step:.1f} s", f"{row.images_per_second}", f"{row.minutes_prompts:.0f} min"]
+        + [f"{row.minutes_images:.0f} min"]
+        for row in table("speed_plan").itertuples()
+    ]
+    assert [[line[0], *line[2:]] for line in rows("| backbone | device | a step")] == plan
+    large = memory.loc[1000]
+    require(
+        text_sentences(text),
+        scaling_sentence(table("speed_scaling")),
+        f"takes {step.seconds:.2f} s, the released loop {step.seconds_released_loop:.1f} s: {step.ratio:.0f} ×",
+        f"takes {memory.seconds[10]:.1f} s for ten classes, {memory.seconds[100]:.0f} s for a hundred, "
+        f"and {large.seconds / 60:.1f} minutes and {large.peak_memory_gb:.1f} GB for a thousand",
+    )
+
+
+def test_the_cost_of_tf32_is_that_of_the_table(table):
+    cosine = table("gradient_precision").groupby(["precision", "epsilon"]).cosine.mean().unstack()
+    paper = cosine.columns[(cosine.columns > 1e-3) & (cosine.columns < 1e-2)][0]
+    lost = 100 * (1 - cosine / cosine.loc["model in float64", paper])
+    short, long, exact = lost.loc["products in TF32", paper], lost.loc["products in TF32", 0.1], lost.loc["model in float64", 0.1]
+    require(f"costs the estimate {short:.0f} % of its cosine", f"{long:.0f} % against {exact:.0f} %")
+
+
+def test_the_embedded_model_and_tasks_are_as_large_as_said(table):
+    parameters = sum(parameter.numel() for parameter in load_mini_clip().parameters())
+    tests = table("runs").n_judged
+    require(
+        f"({parameters / 1e6:.0f} M parameters, {WEIGHTS.stat().st_size / 1e6:.0f} MB",
+        f"a test split of {round(tests.min(), -2):,} to {round(tests.max(), -2):,} images",
+    )
