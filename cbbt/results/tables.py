@@ -198,11 +198,12 @@ def selection_table(runs: pd.DataFrame, shots: int) -> pd.DataFrame:
     Rows: methods with epochs; columns: "last step", "best on validation", "best on
     test" (percent), "validation − last", "test − last" (points), "looks" (the number of
     models that the best on test is the maximum of: the more, the more it flatters). Means
-    over the runs that have all three; empty if no method has epochs.
+    over the runs that have all three; empty if no method has epochs. Raises ValueError for a table without looks.
     """
     columns = {SCORE: "last step", f"{SCORE}_best_val": "best on validation", f"{SCORE}_official_selection": "best on test"}
     if not set(columns) <= set(runs):
         return pd.DataFrame()
+    _require_columns(runs, ["looks"])
     chosen = runs[runs.shots == shots].dropna(subset=list(columns))
     table = chosen.groupby("method")[list(columns)].mean().rename(columns=columns)
     table["validation − last"] = table["best on validation"] - table["last step"]
