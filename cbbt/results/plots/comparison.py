@@ -32,8 +32,10 @@ def gain_over_zero_shot(runs: pd.DataFrame, shots: int, methods: list[str] | tup
 
     Data sets are sorted by the gain of the first method; the last row is the mean
     over data sets. Needs zero-shot runs, and columns dataset, backbone, method,
-    shots, seed, test_accuracy.
+    shots, seed, test_accuracy. Raises ValueError if no method is named.
     """
+    if not methods:
+        raise ValueError("there is no method whose gain could be drawn")
     gains = {method: differences(runs, method, "zero_shot", shots) for method in methods}
     first = gains[methods[0]].groupby("dataset").difference.mean()
     order = [*first.sort_values(ascending=False).index, "mean"]
