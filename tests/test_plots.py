@@ -12,7 +12,7 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
 
-from cbbt.catalogue import CATALOGUE
+from cbbt.catalogue import CATALOGUE, UNTUNED
 from cbbt.methods import METHODS
 from cbbt.results.plots import accuracy, comparison, speed, style
 from cbbt.results.plots.diagram import method_diagram
@@ -33,14 +33,16 @@ def grid(datasets=DATASETS, methods=tuple(GAINS), shots=(1, 16), seeds=(1, 2, 3)
     runs, curves = [], []
     for dataset in datasets:
         for method in methods:
-            for k in (0,) if method == "zero_shot" else shots:
+            for k in (0,) if method in UNTUNED else shots:
                 for seed in seeds:
                     key = {"dataset": dataset, "backbone": "mini", "method": method, "shots": k, "seed": seed}
-                    accuracy = 50 + GAINS[method] * np.log2(1 + k) / 4 + (rng.normal() if k else 0)
+                    accuracy = 50 + GAINS.get(method, 1.0) * np.log2(1 + k) / 4 + (rng.normal() if k else 0)
                     per_epoch = {"cbbt": 3250, "true_gradient": 50}.get(method, 0)
                     row = key | {"test_accuracy": accuracy, "images": 20 * k, "class_prompts": 10 + epochs * per_epoch}
-                    if method not in ("zero_shot", "tip_adapter"):
+                    if method not in (*UNTUNED, "tip_adapter"):
                         row |= {"test_accuracy_best_val": accuracy - 0.5, "test_accuracy_official_selection": accuracy + 1}
+                    row["looks"] = epochs if "test_accuracy_best_val" in row else 0
+                    if row["looks"]:
                         curves += [
                             key
                             | {"epoch": epoch, "step": 5 * epoch, "train_loss": 2 / epoch, "val_accuracy": accuracy}
@@ -205,6 +207,11 @@ def test_bars_are_sorted_gains_and_every_seed_is_a_dot():
     assert sum(len(line.get_xdata()) for line in lines_of(ax, "cbbt")) == 3 * (len(DATASETS) + 1)
 
 
+def test_gains_of_no_method_are_refused():
+    with pytest.raises(ValueError, match="no method whose gain could be drawn"):
+        comparison.gain_over_zero_shot(RUNS, 16, [])
+
+
 def test_every_pair_is_a_dot():
     ax = comparison.paired_differences(RUNS, 16, "cbbt", "adapter").axes[0]
     wide = RUNS[RUNS.shots == 16].pivot(index=["dataset", "seed"], columns="method", values="test_accuracy")
@@ -228,6 +235,13 @@ def test_a_method_is_compared_with_every_other_but_zero_shot():
         comparison.gain_over_peers(RUNS[RUNS.method.isin(["zero_shot", "cbbt"])], 16)
 
 
+def test_zero_shot_and_its_bare_row_are_lines_of_their_own():
+    bare = RUNS[RUNS.method == "zero_shot"].assign(method="zero_shot_bare", test_accuracy=40.0)
+    ax = accuracy.accuracy_against_shots(pd.concat([RUNS, bare])).axes[0]
+    heights = {line.get_linestyle(): line.get_ydata()[0] for line in ax.lines if line.get_linestyle() in ("--", ":")}
+    assert heights == {"--": pytest.approx(50.0), ":": 40.0}
+
+
 def test_wrong_names_and_numbers_are_met_with_the_choices():
     with pytest.raises(ValueError, match="no row of method 'cbtt'; the table has .*cbbt"):
         accuracy.accuracy_against_shots(RUNS, ["cbtt"])
@@ -240,10 +254,13 @@ def test_wrong_names_and_numbers_are_met_with_the_choices():
 
 
 def test_looks_tell_all_methods_apart():
+    """By colour all of them, the tuned ones by a marker too; what is not tuned is a line without one, each with its dashes."""
     assert list(CATALOGUE) == list(METHODS)
-    assert (
-        len({entry.colour for entry in CATALOGUE.values()}) == len({entry.marker for entry in CATALOGUE.values()}) == len(METHODS)
-    )
+    assert len({entry.colour for entry in CATALOGUE.values()}) == len(METHODS)
+    markers = {name: entry.marker for name, entry in CATALOGUE.items() if name not in UNTUNED}
+    assert len(set(markers.values())) == len(markers) and all(markers.values())
+    assert {CATALOGUE[name].marker for name in UNTUNED} == {""}
+    assert set(accuracy.DASHES) == set(UNTUNED) and len(set(accuracy.DASHES.values())) == len(UNTUNED)
     assert look("my_method") == look("my_method")
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cbbt.results.records import RECORD, REQUIRED, load_records, read_record_file
+from cbbt.results.records import RECORD, REQUIRED, load_records, read_record_file, runs_table
 
 WHOLE = dict.fromkeys(REQUIRED, {}) | {"run_id": "a"}
 
@@ -46,3 +46,10 @@ def test_a_folder_without_records_is_named_by_its_whole_path(tmp_path, monkeypat
         load_records("results/rnus")
     with pytest.raises(FileNotFoundError, match=f"{tmp_path} holds no <run>/{RECORD}: expected a folder of runs"):
         load_records(".")
+
+
+@pytest.mark.parametrize("epochs", [0, 3])
+def test_a_table_says_how_many_models_the_best_on_the_judged_split_was_picked_from(epochs):
+    record = WHOLE | {"config": {"dataset": "digits"}, "seconds": {"fit": 1.0}, "n_judged": 9}
+    record |= {"history": [{"epoch": epoch + 1} for epoch in range(epochs)]}
+    assert runs_table([record]).looks.tolist() == [epochs]

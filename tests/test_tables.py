@@ -17,7 +17,7 @@ def runs_of(scores: dict, shots: int = 16) -> pd.DataFrame:
     rows = [
         {"dataset": dataset, "backbone": "mini", "method": method, "shots": 0 if method == "zero_shot" else shots}
         | {"seed": seed, "test_accuracy": accuracy, "test_accuracy_best_val": accuracy + 1}
-        | {"test_accuracy_official_selection": accuracy + 2}
+        | {"test_accuracy_official_selection": accuracy + 2, "looks": 0 if method == "zero_shot" else 10 * seed}
         for (dataset, method), accuracies in scores.items()
         for seed, accuracy in enumerate(accuracies, start=1)
         if accuracy is not None
@@ -154,7 +154,10 @@ def test_selection_table_counts_from_the_last_step(runs):
     assert list(table.index) == ["adapter", "cbbt"]
     assert table["validation − last"].tolist() == pytest.approx([1, 1])
     assert table["test − last"].tolist() == pytest.approx([2, 2])
+    assert table.looks.tolist() == pytest.approx([20, 18])  # means over the runs: of three seeds twice, of three and two
     assert tables.selection_table(runs.drop(columns="test_accuracy_best_val"), 16).empty
+    with pytest.raises(ValueError, match="the table lacks looks; its columns are dataset"):
+        tables.selection_table(runs.drop(columns="looks"), 16)
 
 
 def test_what_cannot_be_compared_is_refused(runs):
