@@ -76,7 +76,7 @@ class RunConfig:
     cache_beta: float | None = None  # likewise
     cache_lr: float = 1e-3
 
-    augmentation: str = "none"  # chosen on validation for the embedded model; the paper's is "cbbt"
+    augmentation: str = "none"  # the paper's is "cbbt"
     views: int = 1  # augmented views per shot, used in turn; `epochs` or more: a fresh one each epoch
     split: str = "coop"  # of a benchmark; "torchvision" where CoOp's split file is not at hand
     template: str | None = None  # a sentence with {}; the task's own if None

@@ -56,8 +56,10 @@ def support_cache(text: torch.Tensor, support: Support, config, logit_scale: flo
         alphas = [logit_scale * start_weight if config.cache_alpha is None else config.cache_alpha]
         betas = [start_sharpness if config.cache_beta is None else config.cache_beta]
 
+    unit = F.normalize(keys, dim=-1)
+
     def quality(pair: tuple[float, float]) -> tuple[float, float]:
-        logits = held_out_logits(F.normalize(keys, dim=-1), support.labels, text, logit_scale, *pair)
+        logits = held_out_logits(unit, support.labels, text, logit_scale, *pair)
         hits = (logits.argmax(dim=1) == support.labels).double().mean().item()
         return hits, -F.cross_entropy(logits, support.labels).item()
 
