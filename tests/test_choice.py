@@ -9,6 +9,7 @@ import yaml
 from cbbt.methods import DEFAULTS, METHODS
 from cbbt.results.choice import candidates, leave_one_out, left_out_accuracy
 from cbbt.results.estimators import estimator_table, rate_table
+from cbbt.results.plots.rates import accuracy_against_rate
 from cbbt.results.tables import write_table
 from cbbt.runs import choice
 from cbbt.runs.grid import Grid
@@ -148,3 +149,12 @@ def test_estimators_are_compared_at_the_rate_that_others_chose():
     assert table.accuracy["q = 64"] == pytest.approx(73.1) and table["mean"]["q = 4"] == pytest.approx(-1.0)
     assert table["at the edge"].tolist() == [3, 3, 3] and table["class prompts"]["q = 4"] == 40
     assert len(rate_table(estimators())) == 6
+
+
+def test_the_figure_of_rates_has_a_line_for_each_estimator():
+    every_third = estimators().query("method == 'cbbt_prompt' and q == 4").assign(prompt_every=3, scoring="support")
+    figure = accuracy_against_rate(rate_table(pd.concat([estimators(), every_third])))
+    left, right = figure.axes
+    assert (len(left.lines), len(right.lines)) == (3, 2) and left.get_title() == "every step, batches, 16 shots"
+    drawn = [line.get_color() for ax in (left, right) for line in ax.lines]
+    assert len(set(drawn)) == 4  # the true gradient stands in both

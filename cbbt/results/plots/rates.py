@@ -11,6 +11,8 @@ from cbbt.results.estimators import TRUE
 from cbbt.results.plots.parts import COLOURS, MARKERS, legend
 from cbbt.results.plots.style import PAGE, in_style
 
+BLACK = "#000000"  # the true gradient's alone
+
 
 @in_style
 def accuracy_against_rate(table: pd.DataFrame) -> Figure:
@@ -26,7 +28,8 @@ def accuracy_against_rate(table: pd.DataFrame) -> Figure:
     }
     figure = Figure(figsize=(PAGE, 0.9 + 1.5 * len(shots)))
     axes = figure.subplots(len(shots), 2, squeeze=False, sharex=True, sharey="row")
-    look = {TRUE: ("black", "X")} | {name: (COLOURS[i], MARKERS[i]) for own in columns.values() for i, name in enumerate(own)}
+    looks = [look for look in zip((*COLOURS, "#882255"), (*MARKERS, "8")) if look[0] != BLACK]
+    look = {TRUE: (BLACK, "X")} | dict(zip(sum(columns.values(), []), looks))
     for row, count in zip(axes, shots):
         for ax, (title, own) in zip(row, columns.items()):
             for name in [TRUE, *own]:
