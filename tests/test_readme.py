@@ -5,12 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from cbbt.mini_clip.model import WEIGHTS, load_mini_clip
 from cbbt.results.formatting import accuracy_table, to_markdown
 from cbbt.results.speed import scaling_sentence, text_sentences
-from cbbt.results.statistics import difference_sentence
+from cbbt.results.statistics import difference_sentence, difference_table, holm
 from cbbt.results.tables import read_table
 
 ROOT = Path(__file__).parent.parent
@@ -87,6 +88,12 @@ def test_the_number_of_runs_is_said(table):
 READINGS = [("runs", "cbbt_prompt", "true_gradient", shots) for shots in (16, 4, 1)]
 READINGS += [("collaboration/runs", "cbbt", "adapter", shots) for shots in (16, 4, 1)]
 READINGS += [("plus/runs", *pair, 16) for pair in (("cbbt_plus", "cbbt"), ("cbbt_plus_prompt", "cbbt_prompt"))]
+
+
+def test_the_readings_are_corrected_for_their_number(table):
+    p = pd.Series([difference_table(table(name), *compared).iloc[-1].p for name, *compared in READINGS])
+    assert len(p) == 8 and (holm(p) > 0.05).all()
+    require("after Holm's correction for these eight lines none shows a difference")
 
 
 @pytest.mark.parametrize("name, method, baseline, shots", READINGS)
