@@ -182,7 +182,8 @@ def _along_queries(ax, table: pd.DataFrame, grain: str, drawn: list[str]) -> Non
     for method in drawn:
         rows = table[table.method == method]
         if _asks(rows, grain):
-            line(ax, rows, grain, SCORE, method, dense=True)
+            asked = rows.groupby("epoch")[grain].transform("mean")  # seeds may have asked a little more or less by then
+            line(ax, rows.assign(**{grain: asked}), grain, SCORE, method, dense=True)
         elif len(rows):
             last = rows[rows.epoch == rows.epoch.max()][SCORE].mean()
             colour, marker = look(method)
