@@ -20,6 +20,7 @@ from cbbt.files import whole_file
 SCORE = "test_accuracy"  # percent, the last step's model
 RUN = ["dataset", "backbone", "method", "shots", "seed"]
 ALL = "all data sets"  # the row of a difference over data sets
+SPLIT = ("zero_shot", "zero_shot_bare", "cbbt_prompt", "adapter", "cbbt")  # what `gain_split` needs
 RESERVED = {"mean", ALL, "method", "shots", "seed", "seeds"}  # names that tables have beside those of data sets
 NAMES = {  # columns of text, whatever it looks like: 2024, NA and 1e5 are names of data sets
     *("run_id", "dataset", "task", "method", "backbone", "pretrained", "variant", "split", "template", "class_names"),
@@ -175,8 +176,7 @@ def gain_split(runs: pd.DataFrame, shots: int) -> pd.DataFrame:
     nothing tuned), "prompt" and "adapter" (either tuned alone, over the bare prompt), "both" (CBBT
     over the bare prompt), "in all" (CBBT over the template). Raises ValueError, which names it, for a method that is missing.
     """
-    needed = ("zero_shot", "zero_shot_bare", "cbbt_prompt", "adapter", "cbbt")
-    if missing := [name for name in needed if name not in set(runs.method)]:
+    if missing := [name for name in SPLIT if name not in set(runs.method)]:
         raise ValueError(f"the gain of CBBT cannot be split: no run of {', '.join(missing)}")
     wide = scores(runs, shots).groupby("dataset", sort=False).mean()
     bare = wide.zero_shot_bare
