@@ -179,7 +179,7 @@ def tune(
             loop.update_adapter(F.cross_entropy(logits if offsets is None else logits + offsets, labels), age)
         progress.step += 1
 
-        if within == steps_per_epoch - 1 or step == total - 1:
+        if within == steps_per_epoch - 1:
             progress.close_epoch(classifier(), loop.parameters(), support, loop.epoch_means())
         if progress.due:
             loop.save()
