@@ -1,6 +1,6 @@
 """The settings that a search on validation chose, for each task by what suits the other tasks.
 
-    python -m cbbt.runs.choice configs/search.yaml configs/search_peers.yaml > configs/chosen.yaml
+    python -m cbbt.runs.choice configs/search.yaml configs/search_peers.yaml > configs/chosen_peers.yaml
 
 The candidates are a grid's variants, their scores its table of runs, judged on the
 validation pools. A task's own setting is the candidate with the highest mean over the other
