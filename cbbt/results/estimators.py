@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from cbbt.results.choice import VALIDATION, candidates, left_out_accuracy
+from cbbt.results.choice import VALIDATION, candidates, leave_one_out, left_out_accuracy
 from cbbt.results.statistics import t_tests
 
 TRUE = "true gradient"
@@ -41,8 +41,7 @@ def estimator_table(runs: pd.DataFrame, shots: int, baseline: str) -> pd.DataFra
     for name, own in named.groupby("estimator", sort=False):
         table = candidates(own, ["prompt_lr"], own.method.iloc[0], shots)
         reached[name] = left_out_accuracy(table)
-        rates = [table.drop(columns=data).mean(axis=1).idxmax() for data in table]
-        edges = sum(rate in (min(table.index), max(table.index)) for rate in rates)
+        edges = leave_one_out(table).isin((table.index.min(), table.index.max())).sum()
         rows[name] = {"class prompts": own.class_prompts.mean(), "accuracy": reached[name].mean(), "at the edge": edges}
     tests = {name: t_tests(reached[name] - reached[baseline]) for name in rows if name != baseline}
     return pd.DataFrame(rows).T.join(pd.DataFrame(tests).T)

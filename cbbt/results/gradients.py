@@ -12,7 +12,7 @@ import math
 import pandas as pd
 from scipy import stats
 
-from cbbt.results.statistics import holm
+from cbbt.results.statistics import holm, t_tests
 
 CONFIDENCE = 0.95
 
@@ -25,12 +25,8 @@ def compared(table: pd.DataFrame, column: str, baseline: str, value: str = "cosi
     """
     wide = table.pivot_table(index="repeat", columns=column, values=value)
     ahead = wide.drop(columns=baseline).sub(wide[baseline], axis=0)
-    tests = {name: stats.ttest_1samp(differences, 0.0) for name, differences in ahead.items()}
-    intervals = {name: test.confidence_interval(CONFIDENCE) for name, test in tests.items()}
-    lines = pd.DataFrame({"mean": wide.mean(), "ahead": ahead.mean()})
-    lines["low"] = pd.Series({name: interval.low for name, interval in intervals.items()})
-    lines["high"] = pd.Series({name: interval.high for name, interval in intervals.items()})
-    lines["p"] = pd.Series({name: test.pvalue for name, test in tests.items()})
+    tests = pd.DataFrame({name: t_tests(differences) for name, differences in ahead.items()}).T
+    lines = pd.DataFrame({"mean": wide.mean(), "ahead": ahead.mean()}).join(tests[["low", "high", "p"]])
     lines["p, Holm"] = holm(lines.p)
     return lines.sort_values("mean", ascending=False)
 
