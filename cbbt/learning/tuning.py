@@ -113,7 +113,7 @@ def tune(
     config,
     session: Session,
     *,
-    adapter: nn.Module,
+    adapter: nn.Module | None = None,
     adapter_optimizer: torch.optim.Optimizer | None = None,
     context: torch.Tensor | None = None,
     prompt_gradient: Callable | None = None,
@@ -126,7 +126,7 @@ def tune(
     `config.min_epoch_steps`: fewer shots are gone through again.
 
     Args:
-        adapter: output-side module; trained if `adapter_optimizer` is given, and
+        adapter: output-side module, None for none; trained if `adapter_optimizer` is given, and
             then neither used nor trained in the first `config.adapter_start` epochs.
         context, prompt_gradient: the start (M, D) or (C, M, D) and the source of
             its gradients; without them the prompts stay at `text` (C, E). What the
@@ -136,6 +136,7 @@ def tune(
     Returns the classifiers and the history. Raises ValueError without shots, and
     BudgetExceeded if the budget does not pay for one step of the prompt.
     """
+    adapter = adapter or IdentityAdapter()
     n = len(support.labels)
     if not n:
         raise ValueError("there is nothing to tune on: the support set is empty, choose shots ≥ 1")

@@ -9,20 +9,12 @@ from functools import partial
 
 import torch
 
-from cbbt.adapters import IdentityAdapter
 from cbbt.learning.fitting import Fitted
 from cbbt.learning.tuning import ExactGradient, tune
 from cbbt.methods.parts.start import start_context
 
 
 def fit(box, support, config, session) -> Fitted:
-    return tune(
-        box,
-        support,
-        config,
-        session,
-        adapter=IdentityAdapter(),
-        context=start_context(box, support, config),
-        prompt_gradient=ExactGradient(box, support.class_names, config),
-        prompt_optimizer=partial(torch.optim.SGD, momentum=0.9),
-    )
+    context, gradient = start_context(box, support, config), ExactGradient(box, support.class_names, config)
+    momentum = partial(torch.optim.SGD, momentum=0.9)
+    return tune(box, support, config, session, context=context, prompt_gradient=gradient, prompt_optimizer=momentum)

@@ -5,19 +5,11 @@ differ in nothing but the source of the gradient. It bounds what better estimate
 bring to this prompt, not what prompts can do: for that see `coop`.
 """
 
-from cbbt.adapters import IdentityAdapter
 from cbbt.learning.fitting import Fitted
 from cbbt.learning.tuning import ExactGradient, tune
 from cbbt.methods.parts.start import start_context
 
 
 def fit(box, support, config, session) -> Fitted:
-    return tune(
-        box,
-        support,
-        config,
-        session,
-        adapter=IdentityAdapter(),
-        context=start_context(box, support, config),
-        prompt_gradient=ExactGradient(box, support.class_names, config),
-    )
+    context, gradient = start_context(box, support, config), ExactGradient(box, support.class_names, config)
+    return tune(box, support, config, session, context=context, prompt_gradient=gradient)

@@ -49,12 +49,10 @@ def support_cache(text: torch.Tensor, support: Support, config, logit_scale: flo
     out against: then Tip-Adapter's starting values, α in proportion to τ.
     """
     keys = F.normalize(support.views, dim=-1).mean(dim=0)
-    start_weight, start_sharpness = PUBLISHED_START
-    alphas = [logit_scale * weight for weight in WEIGHTS] if config.cache_alpha is None else [config.cache_alpha]
-    betas = SHARPNESSES if config.cache_beta is None else [config.cache_beta]
-    if support.labels.bincount().max() < 2:
-        alphas = [logit_scale * start_weight if config.cache_alpha is None else config.cache_alpha]
-        betas = [start_sharpness if config.cache_beta is None else config.cache_beta]
+    several = support.labels.bincount().max() > 1
+    weights, sharpnesses = (WEIGHTS, SHARPNESSES) if several else ([value] for value in PUBLISHED_START)
+    alphas = [logit_scale * weight for weight in weights] if config.cache_alpha is None else [config.cache_alpha]
+    betas = sharpnesses if config.cache_beta is None else [config.cache_beta]
 
     unit = F.normalize(keys, dim=-1)
 
