@@ -156,7 +156,7 @@ def test_wrong_weight_files_are_explained(tmp_path):
     broken.write_bytes(b"not weights")
     with pytest.raises(ValueError, match="does not fit the embedded model"):
         load_mini_clip(broken)
-    pretrain._write({"other": torch.zeros(3)}, tmp_path / "other.safetensors", {})
+    pretrain.write_tensors({"other": torch.zeros(3)}, tmp_path / "other.safetensors", {})
     with pytest.raises(ValueError, match="does not fit the embedded model"):
         load_mini_clip(tmp_path / "other.safetensors")
 

@@ -215,8 +215,8 @@ def load_black_box(
     """Serve a model as a black box.
 
     Args:
-        name: "mini", or an open_clip architecture such as "RN50" or "ViT-B-16".
-        pretrained: "default" (shipped weights of "mini", else OpenAI's), a tag of
+        name: "mini", "photo", or an open_clip architecture such as "RN50" or "ViT-B-16".
+        pretrained: "default" (shipped weights of "mini" and "photo", else OpenAI's), a tag of
             open_clip, a local weights file, "tag@file" where the file alone does not say what it
             was trained with (see `cbbt.box.weights`), or None for random weights.
         device: "cpu", "cuda" or "cuda:1"; "auto" or None: a GPU when there is one.

@@ -1,8 +1,8 @@
 """Loading the models that are served as black boxes.
 
-Two kinds of name: "mini", the embedded model of `cbbt.mini_clip`, and every
-architecture that open_clip knows (Ilharco et al., 2021), with weights from a
-published tag, from a local file (`cbbt.box.weights`), or random. Nothing outside
+Two kinds of name: "mini" and "photo", the models that the kit trained itself (`cbbt.mini_clip`,
+`cbbt.photo_clip`), and every architecture that open_clip knows (Ilharco et al., 2021), with weights
+from a published tag, from a local file (`cbbt.box.weights`), or random. Nothing outside
 `cbbt.box.blackbox` should import this module: whoever holds a `LoadedModel` stands
 behind the wall.
 """
@@ -24,8 +24,6 @@ import torch
 from cbbt.box.weights import HUB, ModelError, find_weights, read_weights, weights_file
 
 open_clip = lazy_loader.load("open_clip")  # takes seconds to import: not before a model is loaded
-
-MINI = "mini"
 
 
 @dataclass
@@ -59,32 +57,47 @@ class LoadedModel:
 def load_model(name: str, pretrained: str | Path | None, device: torch.device) -> LoadedModel:
     """Build and freeze a model in fp32.
 
-    `pretrained` is "default" (the shipped weights of "mini", OpenAI's elsewhere),
+    `pretrained` is "default" (the shipped weights of "mini" and "photo", OpenAI's elsewhere),
     a tag of open_clip, a local file or a folder that holds one (state dict as .pt, .bin
     or .safetensors, or OpenAI's TorchScript archive), "tag@file" for a file whose
     training its tag tells, or None for random weights, the same each time.
     Raises `ModelError` for an unknown name or tag, weights that do not fit, or a file of
     which it is not known what it was trained with.
     """
-    if name == MINI:
-        loaded = _load_mini(pretrained)
+    if name in OWN:
+        loaded = _load_own(name, pretrained)
     else:
         loaded = _load_open_clip(name, "openai" if pretrained == "default" else pretrained)
     loaded.model.eval().requires_grad_(False).to(device=device, dtype=torch.float32)
     return loaded
 
 
-def _load_mini(pretrained) -> LoadedModel:
+def _mini(weights: Path | None, random: bool):
     from cbbt.mini_clip.model import MiniTokenizer, build_mini_clip, load_mini_clip
 
-    if pretrained is None:
-        model = _with_random_weights(build_mini_clip)
-    else:
-        try:
-            model = load_mini_clip(None if pretrained == "default" else weights_file(pretrained) or Path(str(pretrained)))
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{error} (pretrained for {MINI!r} is 'default', a file, or None for random weights)") from error
-    return LoadedModel(MINI, model, MiniTokenizer(), dict(model.visual.preprocess_cfg))
+    model = _with_random_weights(build_mini_clip) if random else load_mini_clip(weights)
+    return model, MiniTokenizer()
+
+
+def _photo(weights: Path | None, random: bool):
+    from cbbt.photo_clip.model import PhotoTokenizer, build_photo_clip, load_photo_clip, read_photo_clip
+
+    if not random:
+        return load_photo_clip(weights)
+    tokenizer = PhotoTokenizer(read_photo_clip()["vocabulary"].tolist())
+    return _with_random_weights(lambda: build_photo_clip(tokenizer.vocab_size)), tokenizer
+
+
+OWN = {"mini": _mini, "photo": _photo}  # trained by the kit itself, with weights that it ships
+
+
+def _load_own(name: str, pretrained) -> LoadedModel:
+    file = None if pretrained in (None, "default") else weights_file(pretrained) or Path(str(pretrained))
+    try:
+        model, tokenizer = OWN[name](file, random=pretrained is None)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{error} (pretrained for {name!r} is 'default', a file, or None for random weights)") from error
+    return LoadedModel(name, model, tokenizer, dict(model.visual.preprocess_cfg))
 
 
 def _load_open_clip(name: str, pretrained) -> LoadedModel:
@@ -95,10 +108,11 @@ def _load_open_clip(name: str, pretrained) -> LoadedModel:
                 f"backbone {name!r} names weights, not an architecture: choose one of open_clip.list_models(), such as "
                 f"'ViT-B-32', as backbone; {HUB}, and pass the file or its folder as pretrained"
             )
-        plain = {_plain(choice): choice for choice in [*known, MINI]}
+        plain = {_plain(choice): choice for choice in [*known, *OWN]}
+        own = ", ".join(map(repr, OWN))
         near = [plain[key] for key in difflib.get_close_matches(_plain(str(name)), plain, n=5, cutoff=0.4)]
         raise ModelError(
-            f"unknown backbone {name!r}; nearest: {', '.join(near) or 'none'}; choose {MINI!r} or one of open_clip.list_models()"
+            f"unknown backbone {name!r}; nearest: {', '.join(near) or 'none'}; choose {own} or one of open_clip.list_models()"
         )
     text = open_clip.get_model_config(name)["text_cfg"]
     if foreign := text.get("hf_model_name") or text.get("hf_tokenizer_name"):

@@ -30,6 +30,7 @@ from cbbt.gradients.directions import DIRECTIONS, Draw, guided, principal_direct
 from cbbt.gradients.estimators import FACTORS, GradientEstimate, estimate_gradient
 from cbbt.gradients.theory import Expected, expected, expected_guided, expected_in_subspace
 from cbbt.mini_clip.captions import known_phrases
+from cbbt.photo_clip.model import read_photo_clip
 from cbbt.seeding import generator_for
 
 open_clip = lazy_loader.load("open_clip")
@@ -156,12 +157,13 @@ def past_gradients(problem: PromptProblem, count: int, q: int, batch_size: int, 
 
 
 def vocabulary_words(backbone: str, most: int = 4000) -> list[str]:
-    """Words of the text tower's vocabulary: all of "mini"'s, the most frequent of CLIP's."""
+    """Words of the text tower's vocabulary: all of "mini"'s, the most frequent of "photo"'s and CLIP's."""
     if backbone == "mini":
         return sorted({word for phrase in known_phrases() for word in phrase.split()})
     # Whole-word tokens of the byte-pair encoding, which are numbered by frequency.
-    tokens = open_clip.get_tokenizer("RN50").encoder
-    words = [token.removesuffix("</w>") for token in tokens if token.endswith("</w>")]
+    ids = open_clip.get_tokenizer("RN50").encoder
+    known = set(read_photo_clip()["vocabulary"].tolist() if backbone == "photo" else ids.values())
+    words = [token.removesuffix("</w>") for token, number in ids.items() if token.endswith("</w>") and number in known]
     return [word for word in words if word.isascii() and word.isalpha()][:most]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from tqdm.auto import trange
+
+from cbbt.pretraining import build_optimiser, encode_text, learning_rate, resume, save_checkpoint, write_tensors
 
 from .model import PREPROCESS, MiniTokenizer, build_mini_clip, vocabulary
 from .world import draw_pool
@@ -47,31 +46,10 @@ class PretrainConfig:
             raise ValueError(f"steps, threads and lr must be positive, warmup, shift and seed not negative: {self}")
 
 
-def learning_rate(config: PretrainConfig, step: int) -> float:
-    """The rate of step 0 … steps - 1: linear warm-up, then a cosine down to zero."""
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
-
-
 def pixel_tensor(images: np.ndarray) -> torch.Tensor:
     """uint8 images (n, 32, 32, 3) as the model reads them: float (n, 3, 32, 32), channels last."""
     mean, std = PREPROCESS["mean"][0], PREPROCESS["std"][0]
     return (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - mean) / std
-
-
-def encode_text(model: open_clip.CLIP, ids: torch.Tensor) -> torch.Tensor:
-    """Text features (n, 128) of ids (n, 24), read only up to the last end-of-text token.
-
-    The tower is causal and pools at that token, so this equals open_clip's
-    `encode_text`; captions are short and most of the 24 places would be padding.
-    """
-    ends = ids.argmax(dim=1)
-    length = int(ends.max()) + 1
-    x = model.token_embedding(ids[:, :length]) + model.positional_embedding[:length]
-    x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
-    return x[torch.arange(len(ids)), ends] @ model.text_projection
 
 
 def _batch(config: PretrainConfig, step: int) -> tuple[np.ndarray, tuple[int, int]]:
@@ -98,13 +76,6 @@ def _loss(model: open_clip.CLIP, pixels: torch.Tensor, ids: torch.Tensor) -> tup
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2, found
 
 
-def _optimiser(model: open_clip.CLIP, config: PretrainConfig) -> torch.optim.AdamW:
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    groups = [dict(params=matrices, weight_decay=config.weight_decay), dict(params=others, weight_decay=0.0)]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
-
-
 def _train_step(config, step: int, model, optimiser, images: np.ndarray, ids: torch.Tensor) -> list[float]:
     """One update of the model; returns [loss, share found, logit scale]."""
     rows, shift = _batch(config, step)
@@ -118,38 +89,6 @@ def _train_step(config, step: int, model, optimiser, images: np.ndarray, ids: to
     optimiser.step()
     model.logit_scale.data.clamp_(0, math.log(100))
     return [loss.item(), found, model.logit_scale.exp().item()]
-
-
-def _write(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished, metadata)
-    os.replace(unfinished, path)
-
-
-def _save_checkpoint(path: Path, config, model, optimiser, history: list[list[float]]) -> None:
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in state.items()}
-    tensors["history"] = torch.tensor(history, dtype=torch.float64)
-    _write(tensors, path, {"config": json.dumps(asdict(config))})
-
-
-def _resume(path: Path, config, model, optimiser) -> list[list[float]]:
-    """Fill model and optimiser from a checkpoint; returns the history of the steps done."""
-    with safe_open(path, "pt") as file:
-        stored = json.loads(file.metadata()["config"])
-    if stored != asdict(config):
-        raise ValueError(f"{path} belongs to another run ({stored}): use another folder or remove the file")
-    tensors = load_file(path)
-    model.load_state_dict({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name in (name for name in tensors if name.startswith("optimiser.")):
-        _, index, entry = name.split(".")
-        state.setdefault(int(index), {})[entry] = tensors[name]
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-    return tensors["history"].tolist()
 
 
 def pretrain(
@@ -167,9 +106,9 @@ def pretrain(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = build_mini_clip().to(memory_format=torch.channels_last)
-    optimiser = _optimiser(model, config)
+    optimiser = build_optimiser(model.parameters(), config)
     checkpoint = Path(folder) / "checkpoint.safetensors"
-    history = _resume(checkpoint, config, model, optimiser) if checkpoint.exists() else []
+    history = resume(checkpoint, config, model, optimiser) if checkpoint.exists() else []
     last = min(config.steps, stop_after or config.steps)
     if len(history) >= last:
         return model.eval(), history
@@ -182,7 +121,7 @@ def pretrain(
         history.append(_train_step(config, step, model, optimiser, images, ids))
         steps.set_postfix(loss=f"{history[-1][0]:.3f}", found=f"{history[-1][1]:.2f}", refresh=False)
         if len(history) % save_every == 0 or len(history) == last:
-            _save_checkpoint(checkpoint, config, model, optimiser, history)
+            save_checkpoint(checkpoint, config, model.state_dict(), optimiser, history)
     return model.eval(), history
 
 
@@ -204,7 +143,7 @@ def export(model: open_clip.CLIP, config: PretrainConfig, path: Path) -> None:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
-    _write(
+    write_tensors(
         tensors,
         Path(path),
         {"config": json.dumps(asdict(config)), "versions": json.dumps(versions), "vocabulary": json.dumps(vocabulary())},

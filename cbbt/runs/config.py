@@ -36,7 +36,7 @@ class RunConfig:
 
     dataset: str  # a task that `cbbt.load_task` knows
     method: str = "cbbt"  # a key of `cbbt.METHODS`
-    backbone: str = "mini"  # "mini" or an open_clip architecture
+    backbone: str = "mini"  # "mini", "photo" or an open_clip architecture
     pretrained: str | None = "default"  # see `cbbt.load_black_box`
     shots: int = 16  # training images per class; 0 for zero-shot alone
     seed: int = 1  # of the shots and of every other draw

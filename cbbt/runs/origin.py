@@ -17,8 +17,11 @@ from pathlib import Path
 from cbbt.box.weights import weights_file
 from cbbt.data.task import Task, files_digest
 from cbbt.methods import METHODS
-from cbbt.mini_clip.model import WEIGHTS as SHIPPED
+from cbbt.mini_clip.model import WEIGHTS as MINI_WEIGHTS
+from cbbt.photo_clip.model import WEIGHTS as PHOTO_WEIGHTS
 from cbbt.runs.config import RunConfig
+
+SHIPPED = {"mini": MINI_WEIGHTS, "photo": PHOTO_WEIGHTS}
 
 
 class StaleRecord(ValueError):
@@ -58,8 +61,8 @@ def require_same_origin(then: dict, now: dict, folder: Path) -> None:
 
 
 def _weights_digest(config: RunConfig) -> str | None:
-    shipped = config.backbone == "mini" and config.pretrained == "default"
-    file = SHIPPED if shipped else weights_file(config.pretrained)
+    shipped = SHIPPED.get(config.backbone) if config.pretrained == "default" else None
+    file = shipped or weights_file(config.pretrained)
     return None if file is None else _file_digest(file, file.stat().st_mtime_ns)
 
 

@@ -1,0 +1,144 @@
+"""The photo box as an open_clip model, its tokenizer and its weights.
+
+An open_clip CLIP with a timm trunk, a fixed linear projection of its pooled feature, and a small
+causal text tower. The shipped file holds the text tower, the projection and the
+vocabulary; the trunk's weights come from a package (`image_tower`).
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+
+import lazy_loader
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from .image_tower import ARCHITECTURE, EMBED_DIM, trunk_weights
+
+open_clip = lazy_loader.load("open_clip")
+
+WEIGHTS = Path(__file__).with_name("photo_clip.safetensors")
+CONTEXT_LENGTH = 32
+TEXT = dict(width=192, heads=3, layers=3)
+PREPROCESS = dict(
+    size=224, mode="RGB", mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic", resize_mode="shortest", fill_color=0
+)
+TRUNK = "visual.trunk."
+SINGLE = 512  # CLIP's first ids: the 256 bytes, inside a word and at its end
+
+
+class PhotoTokenizer:
+    """CLIP's byte pairs, with the few in use renumbered in their order.
+
+    A token that the model never met is read as the two that it was merged from, and these
+    likewise, down to single bytes, so every text has ids. What is spelled so carries little meaning:
+    such words are named once in a warning.
+
+    vocabulary: CLIP's ids of the tokens in use, ascending; the last is end-of-text.
+    """
+
+    def __init__(self, vocabulary) -> None:
+        self.vocabulary = [int(token) for token in vocabulary]
+        self._bpe = open_clip.SimpleTokenizer(context_length=CONTEXT_LENGTH)
+        self._merges = list(self._bpe.bpe_ranks)
+        self._new_id = {old: new for new, old in enumerate(self.vocabulary)}
+        self._met: set[str] = set()
+        self.context_length = CONTEXT_LENGTH
+        self.vocab_size = len(self.vocabulary)
+        self.sot_token_id = self._new_id[self._bpe.sot_token_id]
+        self.eot_token_id = self._new_id[self._bpe.eot_token_id]
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of one text, without start and end; warns of words that the model never met."""
+        self._warn_of_unknown(text)
+        return [new for token in self._bpe.encode(text) for new in self._pieces(token)]
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of ids."""
+        return self._bpe.decode([self.vocabulary[new] for new in ids])
+
+    def __call__(self, texts: str | list[str]) -> torch.Tensor:
+        """LongTensor (n, 32): start, tokens, end, then zeros. Raises ValueError for more than 30 tokens."""
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        ids = torch.zeros(len(texts), self.context_length, dtype=torch.long)
+        for row, text in zip(ids, texts):
+            tokens = [self.sot_token_id, *self.encode(text), self.eot_token_id]
+            if len(tokens) > self.context_length:
+                raise ValueError(f"{text!r} is {len(tokens) - 2} tokens, the photo box reads at most {self.context_length - 2}")
+            row[: len(tokens)] = torch.tensor(tokens)
+        return ids
+
+    def knows(self, word: str) -> bool:
+        """Whether the model met all tokens of a word in its training."""
+        return all(token in self._new_id for token in self._bpe.encode(word))
+
+    def _pieces(self, token: int) -> list[int]:
+        if token in self._new_id:
+            return [self._new_id[token]]
+        halves = self._merges[token - SINGLE]
+        return [new for half in halves for new in self._pieces(self._bpe.encoder[half])]
+
+    def _warn_of_unknown(self, text: str) -> None:
+        words = {word.lower() for word in re.findall(r"[^\W_]+", text)} - self._met
+        self._met |= words
+        if unknown := sorted(word for word in words if not self.knows(word)):
+            warnings.warn(
+                f"the photo box never met {', '.join(map(repr, unknown))} and spells them: expect little of such names",
+                stacklevel=3,
+            )
+
+
+def build_photo_clip(vocab_size: int) -> open_clip.CLIP:
+    """The architecture with random weights, float32: 224-pixel images, 32 tokens, 512-dimensional features."""
+    model = open_clip.CLIP(
+        embed_dim=EMBED_DIM,
+        vision_cfg=dict(timm_model_name=ARCHITECTURE, timm_pool="", timm_proj="linear", image_size=PREPROCESS["size"]),
+        text_cfg=dict(context_length=CONTEXT_LENGTH, vocab_size=vocab_size, **TEXT),
+    )
+    open_clip.model.set_model_preprocess_cfg(model, PREPROCESS)
+    return model
+
+
+def load_image_tower(model: open_clip.CLIP) -> None:
+    """Fill the trunk with the package's weights. Raises FileNotFoundError or ValueError (see `image_tower`)."""
+    model.visual.trunk.load_state_dict(trunk_weights(list(model.visual.trunk.state_dict())))
+
+
+def read_photo_clip(weights: Path | None = None) -> dict[str, torch.Tensor]:
+    """The tensors of a file as `pretrain.export` writes it; `weights` defaults to the shipped file.
+
+    Raises FileNotFoundError when the file is absent and ValueError when it is not such a file.
+    """
+    path = WEIGHTS if weights is None else Path(weights)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no weights of the photo box at {path}: reinstall the package or run notebooks/A6_photo_model.ipynb"
+        )
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} does not fit the photo box: {error}") from error
+    if "vocabulary" not in tensors:
+        raise ValueError(f"{path} does not fit the photo box: it has no vocabulary")
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
+def load_photo_clip(weights: Path | None = None) -> tuple[open_clip.CLIP, PhotoTokenizer]:
+    """The trained model, in eval mode and frozen, and its tokenizer; `weights` defaults to the shipped file.
+
+    Raises FileNotFoundError when that file or the image weights' package is absent, and
+    ValueError when one of them is not the expected file.
+    """
+    state = read_photo_clip(weights)
+    vocabulary = state.pop("vocabulary").tolist()
+    model = build_photo_clip(len(vocabulary))
+    load_image_tower(model)
+    trunk = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(TRUNK)}
+    try:
+        model.load_state_dict(trunk | state)
+    except RuntimeError as error:
+        raise ValueError(f"{weights or WEIGHTS} does not fit the photo box: {error}") from error
+    return model.eval().requires_grad_(False), PhotoTokenizer(vocabulary)

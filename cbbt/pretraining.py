@@ -1,0 +1,84 @@
+"""What the kit's two trained models share: the optimiser, its schedule, checkpoints, and text cut after its end.
+
+`mini_clip` trains both towers on drawn pictures, `photo_clip` a text tower towards a
+classifier. A configuration here is a dataclass with lr, weight_decay, warmup and steps.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import open_clip
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+
+def learning_rate(config, step: int) -> float:
+    """The rate of step 0 … steps - 1: linear warm-up, then a cosine down to zero."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def build_optimiser(parameters, config) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only."""
+    parameters = list(parameters)
+    matrices, others = [p for p in parameters if p.ndim >= 2], [p for p in parameters if p.ndim < 2]
+    groups = [dict(params=matrices, weight_decay=config.weight_decay), dict(params=others, weight_decay=0.0)]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
+
+
+def encode_text(model: open_clip.CLIP, ids: torch.Tensor) -> torch.Tensor:
+    """Text features (n, E) of ids (n, length), read only up to the last end-of-text token.
+
+    The tower is causal and pools at that token, so this equals open_clip's
+    `encode_text`; captions are short and most of the places would be padding.
+    """
+    ends = ids.argmax(dim=1)
+    length = int(ends.max()) + 1
+    x = model.token_embedding(ids[:, :length]) + model.positional_embedding[:length]
+    x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
+    return x[torch.arange(len(ids)), ends] @ model.text_projection
+
+
+def write_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished, metadata)
+    os.replace(unfinished, path)
+
+
+def save_checkpoint(path: Path, config, state: dict[str, torch.Tensor], optimiser, history: list[list[float]]) -> None:
+    """Keep the trained tensors `state` (names as in the model), the optimiser's, and the history of the steps."""
+    tensors = {f"model.{name}": tensor for name, tensor in state.items()}
+    for index, moments in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in moments.items()}
+    tensors["history"] = torch.tensor(history, dtype=torch.float64)
+    write_tensors(tensors, path, {"config": json.dumps(asdict(config))})
+
+
+def resume(path: Path, config, model, optimiser) -> list[list[float]]:
+    """Fill model and optimiser from a checkpoint; returns the history of the steps done.
+
+    Raises ValueError for a checkpoint of other parameters.
+    """
+    with safe_open(path, "pt") as file:
+        stored = json.loads(file.metadata()["config"])
+    if stored != asdict(config):
+        raise ValueError(f"{path} belongs to another run ({stored}): use another folder or remove the file")
+    tensors = load_file(path)
+    kept = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+    model.load_state_dict(kept, strict=False)
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name in (name for name in tensors if name.startswith("optimiser.")):
+        _, index, entry = name.split(".")
+        state.setdefault(int(index), {})[entry] = tensors[name]
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    return tensors["history"].tolist()
