@@ -5,11 +5,11 @@ No photograph is described: a caption names its anchor, says what kind of thing 
 
 from __future__ import annotations
 
+import random
 import re
+from functools import lru_cache
 
-import numpy as np
-
-from .lexicon import Anchor, lexicon
+from .lexicon import anchors, lexicon
 
 TEMPLATES = (
     "a photo of a {}.", "a photo of the {}.", "a photo of {}.", "a {}.", "the {}.", "{}.", "an image of a {}.",
@@ -23,34 +23,51 @@ SILENT = frozenset(
     "the and for with from that its are has have used which into such than not but also any one two usually having being was "
     "can may often some their them this these those very more most other".split()
 )
-SHARES = {"name": 0.55, "kind": 0.12, "name and definition": 0.08, "definition": 0.10, "words of the definition": 0.15}
+FORMS = {"name": 0.55, "kind": 0.12, "name and definition": 0.08, "definition": 0.10, "words of the definition": 0.15}
+BELOW = 0.2  # share of captions that name something below an anchor, of which the file has no definition
 
 
-def draw_caption(rng: np.random.Generator, anchor: Anchor) -> str:
-    """One caption of an anchor: of a form drawn by `SHARES`, with one of its names, the usual one half of the time."""
-    synset = lexicon()[rng.choice(anchor.synsets)]
-    name = synset.names[0] if rng.random() < 0.5 else str(rng.choice(synset.names))
-    form = rng.choice(list(SHARES), p=list(SHARES.values()))
-    if form == "kind" and synset.above:
-        above = lexicon()[rng.choice(synset.above)]
-        return str(rng.choice(KINDS)).format(name, rng.choice(above.names))
-    if form == "name and definition":
-        return f"{name}: {synset.definition}"
-    if form == "definition":
-        return synset.definition
-    if form == "words of the definition":
-        name = _some_words(rng, synset.definition) or name
-    return str(rng.choice(TEMPLATES)).format(name)
+def draw_pair(draw: random.Random) -> tuple[int, str]:
+    """An anchor by its number, and a caption of it or of something below it; all anchors, and all that is below, as often."""
+    if draw.random() < BELOW:
+        number, synset = draw.choice(_below())
+    else:
+        number = draw.randrange(len(anchors()))
+        synset = draw.choice(anchors()[number].synsets)
+    return number, draw_caption(draw, synset)
 
 
-def _some_words(rng: np.random.Generator, definition: str) -> str:
+@lru_cache(maxsize=1)
+def _below() -> list[tuple[int, str]]:
+    return [(number, synset) for number, anchor in enumerate(anchors()) for synset in anchor.kinds]
+
+
+def draw_caption(draw: random.Random, synset: str) -> str:
+    """One caption of a synset: of a form drawn by `FORMS`, with one of its names, the usual one half of the time."""
+    meaning = lexicon()[synset]
+    name = meaning.names[0] if draw.random() < 0.5 else draw.choice(meaning.names)
+    (form,) = draw.choices(list(FORMS), weights=FORMS.values())
+    if form == "kind" and meaning.above:
+        return draw.choice(KINDS).format(name, draw.choice(lexicon()[draw.choice(meaning.above)].names))
+    if meaning.definition and form == "name and definition":
+        return f"{name}: {meaning.definition}"
+    if meaning.definition and form == "definition":
+        return meaning.definition
+    if meaning.definition and form == "words of the definition":
+        name = _some_words(draw, meaning.definition) or name
+    return draw.choice(TEMPLATES).format(name)
+
+
+def _some_words(draw: random.Random, definition: str) -> str:
     """One to three content words in their order: so "lake" leads to what is defined by it, though no class is called so."""
     words = [word for word in re.findall(r"[a-z]{3,}", definition.lower()) if word not in SILENT]
-    count = min(len(words), int(rng.integers(1, 4)))
-    return " ".join(words[index] for index in sorted(rng.choice(len(words), count, replace=False)))
+    chosen = draw.sample(range(len(words)), min(len(words), draw.randint(1, 3)))
+    return " ".join(words[index] for index in sorted(chosen))
 
 
 def all_texts() -> list[str]:
     """Everything that captions are made of, for the vocabulary."""
-    synsets = lexicon().values()
-    return [*TEMPLATES, *KINDS, *(name for each in synsets for name in each.names), *(each.definition for each in synsets)]
+    told = {synset for anchor in anchors() for synset in (*anchor.synsets, *anchor.kinds)}
+    told |= {above for synset in told for above in lexicon()[synset].above}
+    meanings = [lexicon()[synset] for synset in sorted(told)]
+    return [*TEMPLATES, *KINDS, *(name for each in meanings for name in each.names), *(each.definition for each in meanings)]

@@ -1,8 +1,8 @@
-"""ImageNet's classes and what WordNet 3.0 says of them: names, definitions, and what is above them.
+"""ImageNet's classes and what WordNet 3.0 says of them: names, definitions, what is above them and what below.
 
 `wordnet.tsv` has a row per synset: its number, the synsets directly above it, its names, its
-definition. It holds ImageNet-1k's classes in their order and everything above them, taken from WordNet's
-file of nouns by
+definition. It holds ImageNet-1k's classes in their order, then everything above them, then, without
+definitions, what else of ImageNet-21k lies below these; all taken from WordNet's file of nouns by
 
     python -m cbbt.photo_clip.lexicon dict/data.noun > cbbt/photo_clip/wordnet.tsv
 
@@ -24,7 +24,10 @@ import timm.data
 open_clip = lazy_loader.load("open_clip")
 
 FILE = Path(__file__).with_name("wordnet.tsv")
-MOST_LEAVES = 300  # what lies above more classes than these is too general to be seen
+MOST_CLASSES = 300  # what lies above more classes than these is too general to be seen
+# What lies below an anchor and is no class is told to be of it, unless the anchor covers more than 60
+# classes, or too few for all that there is: two classes cannot stand for 3,768 flowers.
+MOST_COVERED, MOST_PER_CLASS = 60, 50
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,14 @@ class Synset:
 
 @dataclass(frozen=True)
 class Anchor:
-    """Something to be named: the synsets that stand for it, and the ImageNet classes (0 … 999) that they cover."""
+    """Something to be named: the synsets that stand for it, and the ImageNet classes (0 … 999) that they cover.
+
+    kinds: synsets that are no class, and have this as the nearest anchor above them.
+    """
 
     synsets: tuple[str, ...]
     classes: tuple[int, ...]
+    kinds: tuple[str, ...]
 
 
 @lru_cache(maxsize=1)
@@ -59,21 +66,36 @@ def lexicon() -> dict[str, Synset]:
 
 @lru_cache(maxsize=1)
 def anchors() -> tuple[Anchor, ...]:
-    """The classes, and what lies above at most `MOST_LEAVES` of them; synsets that cover the same classes are one."""
+    """The classes, and what lies above at most `MOST_CLASSES` of them; synsets that cover the same classes are one."""
     covered = defaultdict(set)
     for number, leaf in enumerate(list(lexicon())[: len(open_clip.IMAGENET_CLASSNAMES)]):
         for synset in _line(leaf):
             covered[synset].add(number)
-    grouped = defaultdict(list)
+    grouped, kinds = defaultdict(list), defaultdict(list)
     for synset in lexicon():
-        if len(covered[synset]) <= MOST_LEAVES:
+        if 0 < len(covered[synset]) <= MOST_CLASSES:
             grouped[tuple(sorted(covered[synset]))].append(synset)
-    return tuple(Anchor(tuple(synsets), classes) for classes, synsets in grouped.items())
+    for synset in lexicon():
+        if not covered[synset]:
+            kinds[tuple(sorted(covered[_nearest(synset, covered)]))].append(synset)
+    told = {
+        classes: tuple(synsets)
+        for classes, synsets in kinds.items()
+        if len(classes) <= MOST_COVERED and len(synsets) <= MOST_PER_CLASS * len(classes)
+    }
+    return tuple(Anchor(tuple(synsets), classes, told.get(classes, ())) for classes, synsets in grouped.items())
 
 
 def _line(synset: str) -> set[str]:
     """A synset and everything above it."""
     return {synset}.union(*(_line(each) for each in lexicon()[synset].above))
+
+
+def _nearest(synset: str, covered) -> str:
+    """The first synset above that covers classes, going up the first of its lines."""
+    while not covered[synset]:
+        synset = lexicon()[synset].above[0]
+    return synset
 
 
 def extract(nouns: Path) -> str:
@@ -93,7 +115,13 @@ def extract(nouns: Path) -> str:
     needed = timm.data.ImageNetInfo("imagenet-1k").label_names()
     for synset in needed:  # grows while it is read
         needed += [above for above in synsets[synset][0].split() if above not in needed]
-    return "\n".join([*notice, *("\t".join([synset, *synsets[synset]]) for synset in needed)])
+    rows = {synset: synsets[synset] for synset in needed}
+    below = [synset for synset in timm.data.ImageNetInfo("imagenet-22k").label_names() if synset in synsets]
+    for synset in below:
+        above = synsets[synset][0].split()
+        below += [each for each in above if each not in rows and each not in below]
+        rows.setdefault(synset, (synsets[synset][0], synsets[synset][1], ""))
+    return "\n".join([*notice, *("\t".join([synset, *row]) for synset, row in rows.items())])
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import math
 import platform
+import random
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from tqdm.auto import trange
 
 from cbbt.pretraining import build_optimiser, encode_text, learning_rate, resume, save_checkpoint, write_tensors
 
-from .captions import all_texts, draw_caption
+from .captions import all_texts, draw_pair
 from .image_tower import joint_space
 from .lexicon import anchors
 from .model import CONTEXT_LENGTH, SINGLE, TRUNK, PhotoTokenizer, build_photo_clip, load_image_tower
@@ -41,7 +43,7 @@ class PretrainConfig:
     warmup: int = 60  # steps of linear warm-up
     scale: float = 25.0  # of the cosines, in training and as the model's logit scale
     seed: int = 0
-    threads: int = 2  # sums are split over threads, so their number is part of the result
+    threads: int = 1  # sums are split over threads, so their number is part of the result
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.threads) < 1 or min(self.warmup, self.seed) < 0 or min(self.lr, self.scale) <= 0:
@@ -49,9 +51,10 @@ class PretrainConfig:
 
 
 def vocabulary() -> list[int]:
-    """CLIP's ids, ascending, of all tokens that captions hold, of single bytes, and of start, end and padding."""
+    """CLIP's ids, ascending, of tokens that occur twice in what captions are made of, single bytes, start and end."""
     bpe = open_clip.SimpleTokenizer(context_length=CONTEXT_LENGTH)
-    met = {token for text in all_texts() for token in bpe.encode(text)}
+    counts = Counter(token for text in all_texts() for token in bpe.encode(text))
+    met = {token for token, count in counts.items() if count > 1}
     return sorted(met | set(range(SINGLE)) | {bpe.sot_token_id, bpe.eot_token_id})
 
 
@@ -63,14 +66,14 @@ def targets() -> torch.Tensor:
 
 def _draw_batch(config: PretrainConfig, step: int, tokenizer: PhotoTokenizer) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids (batch, 32), the shortest first, and anchors (batch,) of one step; a function of (seed, step) alone."""
-    rng = np.random.default_rng((config.seed, step))
-    chosen = rng.integers(len(anchors()), size=config.batch)
-    lines = [tokenizer.encode(draw_caption(rng, anchors()[index]))[: CONTEXT_LENGTH - 2] for index in chosen]
+    draw = random.Random(f"{config.seed} {step}")
+    chosen, captions = zip(*(draw_pair(draw) for _ in range(config.batch)))
+    lines = [tokenizer.encode(caption)[: CONTEXT_LENGTH - 2] for caption in captions]
     ids = torch.zeros(config.batch, CONTEXT_LENGTH, dtype=torch.long)
     for row, line in zip(ids, lines):
         row[: len(line) + 2] = torch.tensor([tokenizer.sot_token_id, *line, tokenizer.eot_token_id])
     order = torch.tensor([len(line) for line in lines]).argsort(stable=True)
-    return ids[order], torch.from_numpy(chosen)[order]
+    return ids[order], torch.tensor(chosen)[order]
 
 
 def _train_step(config, step: int, model, optimiser, tokenizer, places: torch.Tensor) -> list[float]:

@@ -5,7 +5,8 @@
 The candidates are a grid's variants, their scores its table of runs, judged on the
 validation pools. A task's own setting is the candidate with the highest mean over the other
 tasks (leave one task out), so a method is reported on no task whose labels had a say; a first
-rule, the choice over all tasks, serves tasks that the search did not have.
+rule, the choice over all tasks, serves tasks that the search did not have. Numbers of shots that
+were not searched are served by one that was: `--serve 2=1,2,4 16=8,16`.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ def candidates(grid: Grid) -> pd.DataFrame:
     return table.groupby(["method", "shots", "variant", "dataset"], sort=False).accuracy.mean().reset_index()
 
 
-def chosen_rules(grid: Grid) -> list[dict]:
+def chosen_rules(grid: Grid, serve: dict[int, list[int]] | None = None) -> list[dict]:
     """Rules for `Grid.chosen`: for each method and number of shots the choice over all tasks, then a task's own if another.
 
+    serve: number of shots that was searched → those that get its choice; itself alone if not named.
     Raises ValueError if candidates of one method set different fields: a task's own rule could not undo the other.
     """
     rules = []
@@ -54,19 +56,23 @@ def chosen_rules(grid: Grid) -> list[dict]:
         if len(fields) > 1:
             raise ValueError(f"the candidates of {method} must all set the same fields, got {sorted(map(sorted, fields))}")
         table = scores.pivot(index="variant", columns="dataset", values="accuracy").loc[list(settings)]
+        place = {"method": method, "shots": (serve or {}).get(int(shots), int(shots))}
         overall, own = table.mean(axis=1).idxmax(), leave_one_out(table[list(dict.fromkeys(scores.dataset))])
-        rules.append({"for": {"method": method, "shots": int(shots)}, "set": settings[overall]})
+        rules.append({"for": place, "set": settings[overall]})
         for variant in dict.fromkeys(own):
             if variant != overall:
                 datasets = [dataset for dataset, chosen in own.items() if chosen == variant]
-                rules.append({"for": {"method": method, "shots": int(shots), "dataset": datasets}, "set": settings[variant]})
+                rules.append({"for": place | {"dataset": datasets}, "set": settings[variant]})
     return rules
 
 
-def main(*paths: str) -> str:
+def main(*arguments: str) -> str:
     """The rules that the grids in these files chose, as YAML; a rule of a later file wins over one of an earlier."""
-    heading = f"# Made by `python -m cbbt.runs.choice {' '.join(paths)}`; see cbbt/runs/choice.py.\n"
-    rules = [rule for path in paths for rule in chosen_rules(Grid.from_file(path))]
+    at = arguments.index("--serve") if "--serve" in arguments else len(arguments)
+    paths, served = arguments[:at], arguments[at + 1 :]
+    serve = {int(one): [int(shots) for shots in many.split(",")] for one, many in (entry.split("=") for entry in served)}
+    heading = f"# Made by `python -m cbbt.runs.choice {' '.join(arguments)}`; see cbbt/runs/choice.py.\n"
+    rules = [rule for path in paths for rule in chosen_rules(Grid.from_file(path), serve)]
     return heading + "".join(f"- {yaml.safe_dump(rule, default_flow_style=True, sort_keys=False, width=10**6)}" for rule in rules)
 
 
