@@ -55,6 +55,7 @@ def trunk_weights(names: list[str]) -> dict[str, torch.Tensor]:
     return dict(zip(names, tensors))
 
 
+@lru_cache(maxsize=1)
 def joint_space() -> tuple[torch.Tensor, torch.Tensor]:
     """What the classifier makes of the pooled features: a projection and the classes' places.
 
