@@ -7,6 +7,7 @@ import json
 import tarfile
 import threading
 import zipfile
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -19,7 +20,7 @@ from cbbt.data.download import SOURCES, Source, download_data
 from cbbt.data.load import load_task
 from cbbt.data.task import DataError
 
-from .data_layouts import PICTURE, write, write_benchmark
+from .data_layouts import PICTURE, coop_root, write, write_benchmark, write_split
 
 
 class Files(BaseHTTPRequestHandler):
@@ -90,6 +91,9 @@ def eurosat(server) -> Source:
     return served(server, {"EuroSAT.zip": packed(pictures | {"2750/ballast.bin": noise(50_000)}, "zip")})
 
 
+SPLIT = {"train": [["River/River_0.jpg", 0, "River"]], "val": [], "test": []}
+
+
 def fetch(name, root, source):
     return download_data(name, root, source=source, progress=False)
 
@@ -112,7 +116,12 @@ ARCHIVES = {
 }
 
 
-@pytest.mark.parametrize("name", SOURCES)
+def with_list(server, source: Source, content: bytes) -> Source:
+    """The source with a split file of EuroSAT, put on the server."""
+    return replace(source, lists=served(server, {"split_zhou_EuroSAT.json": content}).files)
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
 def test_archives_become_coops_layout(tmp_path, server, name):
     source = ARCHIVES[name](server)
     assert source.inner.count("/") == SOURCES[name].inner.count("/")
@@ -124,8 +133,21 @@ def test_archives_become_coops_layout(tmp_path, server, name):
     assert not (folder / ".download").exists()
     asked = len(server.asked)
     assert fetch(name, tmp_path / "data", source) == folder and len(server.asked) == asked  # nothing twice
-    with pytest.raises(DataError, match="is missing. It says which images"):  # never CoOp's split by itself
+    with pytest.raises(DataError, match="is missing. It says which images"):  # no split is made up
         load_task(name, root=tmp_path / "data")
+
+
+def test_every_benchmark_that_is_known_to_be_served_has_its_list():
+    assert set(ARCHIVES) == {name for name, source in SOURCES.items() if source.files}
+    for name, source in SOURCES.items():
+        lists = [address.rpartition("/")[2] for address, _ in source.lists]
+        assert lists == [file for file in CARDS[name].lists if file.startswith("split_zhou")]
+
+
+@pytest.mark.parametrize("name", ["eurosat", "caltech101", "dtd"])
+def test_the_sum_of_a_split_is_that_of_the_published_file(tmp_path, name):
+    file = coop_root(tmp_path, name, name) / CARDS[name].folder / CARDS[name].lists[0]
+    assert hashlib.md5(file.read_bytes()).hexdigest() == SOURCES[name].lists[0][1]
 
 
 def test_an_interrupted_download_is_continued(tmp_path, server):
@@ -200,7 +222,9 @@ def test_what_cannot_be_fetched_says_why(tmp_path, server):
         download_data("stanford_cars", tmp_path)
     with pytest.raises(DataError, match="sun397 cannot be downloaded .caltech101, .*answer only in part"):
         download_data("sun397", tmp_path)
-    with pytest.raises(DataError, match="no benchmark is called 'cifar': choose from caltech101"):
+    with pytest.raises(DataError, match="imagenet cannot be downloaded .caltech101, .*register at image-net.org"):
+        download_data("imagenet", tmp_path)
+    with pytest.raises(DataError, match="no benchmark is called 'cifar': choose from imagenet, caltech101"):
         download_data("cifar", tmp_path)
     source = served(server, {"a.zip": b""})
     server.files.clear()
@@ -261,10 +285,43 @@ def test_an_older_torchvision_is_not_blamed_on_the_files(tmp_path, monkeypatch):
 
 
 def test_a_split_file_put_there_first_stays(tmp_path, server):
-    split = {"train": [["River/River_0.jpg", 0, "River"]], "val": [], "test": []}
-    write(tmp_path / "eurosat" / "split_zhou_EuroSAT.json", json.dumps(split))
-    fetch("eurosat", tmp_path, eurosat(server))
+    write_split(tmp_path, "eurosat", SPLIT)
+    fetch("eurosat", tmp_path, with_list(server, eurosat(server), b"another"))
+    assert [path for path, _ in server.asked] == ["/EuroSAT.zip"]
     assert load_task("eurosat", shots=1, root=tmp_path).train[0].image().size == (16, 12)
+
+
+def test_the_split_is_fetched_beside_the_images(tmp_path, server):
+    """With the images, beside images that were there, and beside images that nobody serves."""
+    source = with_list(server, eurosat(server), json.dumps(SPLIT).encode())
+    fetch("eurosat", tmp_path / "new", source)
+    assert load_task("eurosat", shots=1, root=tmp_path / "new").train[0].image().size == (16, 12)
+    for name, path in (("there", "River/River_0.jpg"), ("unserved", "Forest/Forest_1.jpg")):
+        write(CARDS["eurosat"].image_root(tmp_path / name) / path)
+    server.asked.clear()
+    fetch("eurosat", tmp_path / "there", source)
+    fetch("eurosat", tmp_path / "unserved", replace(source, files=()))
+    assert load_task("eurosat", root=tmp_path / "unserved").class_names == ("River",)
+    assert {path for path, _ in server.asked} == {"/split_zhou_EuroSAT.json"} and len(server.asked) == 2
+    fetch("eurosat", tmp_path / "there", source)
+    assert len(server.asked) == 2  # nothing twice
+
+
+def test_a_split_that_fails_leaves_the_images_and_is_continued(tmp_path, server):
+    source = with_list(server, eurosat(server), json.dumps(SPLIT).encode())
+    file = tmp_path / "eurosat" / "split_zhou_EuroSAT.json"
+    server.cut["/split_zhou_EuroSAT.json"] = 20
+    with pytest.raises(DataError, match=f"20 of .*by hand: put it into {file.parent}, from CoOp's DATASETS.md"):
+        fetch("eurosat", tmp_path, source)
+    assert CARDS["eurosat"].image_root(tmp_path).is_dir() and not file.exists()
+    good = server.files["/split_zhou_EuroSAT.json"]
+    server.files["/split_zhou_EuroSAT.json"] = good[:-1] + b" "
+    with pytest.raises(DataError, match="split_zhou_EuroSAT.json is not the expected file: MD5"):
+        fetch("eurosat", tmp_path, source)
+    assert server.asked[-1] == ("/split_zhou_EuroSAT.json", "bytes=20-") and not file.exists()
+    server.files["/split_zhou_EuroSAT.json"] = good
+    fetch("eurosat", tmp_path, source)
+    assert file.read_bytes() == good and sorted(path.name for path in file.parent.iterdir()) == ["2750", file.name]
 
 
 def test_the_torchvision_split_is_fixed_and_asked_for_by_name(tmp_path, server):

@@ -51,9 +51,9 @@ def require_lists(card: Card, root) -> None:
         if not os.path.isfile(folder / name):
             raise DataError(
                 f"{card.name}: the list {folder / name} is missing. It says which images CoOp trains and tests on; "
-                f"no other split is put in its place. Get it from {SPLIT_SOURCES}. For most benchmarks "
-                "cbbt.download_data(name, root) fetches images with torchvision's split, which is not CoOp's; "
-                "load_task(..., split='torchvision') asks for that one by name."
+                f"no other split is put in its place. Get it from {SPLIT_SOURCES}; for most benchmarks "
+                "cbbt.download_data(name, root) does. load_task(..., split='torchvision') asks for torchvision's "
+                "split, which is another one, by name."
             )
     if not os.path.isdir(card.image_root(root)):
         found = instead(folder, card)

@@ -1,8 +1,8 @@
-"""Images of benchmarks that can still be fetched, into the user's data folder.
+"""Images of benchmarks that can still be fetched, and CoOp's splits, into the user's data folder.
 
-Addresses and MD5 sums are those of torchvision 0.29. Archives come with no split
-of CoOp's: put the `split_zhou_*.json` beside the images (see `cards`), or load the
-split that torchvision serves, by name: `load_task(name, root=..., split="torchvision")`.
+Addresses and MD5 sums of the archives are those of torchvision 0.29. CoOp's
+`split_zhou_*.json` come from github.com/linzhiqiu/cross_modal_adaptation (MIT, Lin et
+al., CVPR 2023); one that lies beside the images already is left as it is.
 
 An archive arrives under a temporary name and is renamed when its size and sum are
 right; it is unpacked in a hidden folder and moved into place last, so that an
@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 
 from cbbt.provenance import versions
 
-from .cards import CARDS, Card
+from .cards import CARDS, SPLIT_SOURCES, Card
 from .task import DataError, located
 
 BLOCK = 1 << 20  # bytes
@@ -40,71 +40,92 @@ DISK = (errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EROFS)
 
 @dataclass(frozen=True)
 class Source:
-    """Files to fetch, as (address, MD5 or None), and the folder in them that becomes the benchmark's."""
+    """Where a benchmark comes from, each file as (address, MD5 or None).
+
+    `files` hold the images; their folder `inner` becomes the benchmark's. `lists` are put into it as they are.
+    """
 
     files: tuple[tuple[str, str | None], ...]
     inner: str = "."
+    lists: tuple[tuple[str, str | None], ...] = ()
 
 
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
+_SPLITS = "https://raw.githubusercontent.com/linzhiqiu/cross_modal_adaptation/ac9077ee4e422f768c9b9109551468605e33ec9a/splits"
+
+
+def _split(name: str, md5: str | None) -> tuple[tuple[str, str | None]]:
+    return ((f"{_SPLITS}/split_zhou_{name}.json", md5),)
+
+
 SOURCES = {
     "caltech101": Source(
         (("https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip", "3138e1922a9193bfa496528edbbc45d0"),),
         "caltech-101",
+        _split("Caltech101", "385cabeb25ebeebaa36167d7028ebc52"),
     ),
     "oxford_pets": Source(
         (
             (f"{_OXFORD}/pets/data/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
             (f"{_OXFORD}/pets/data/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f"),
-        )
+        ),
+        lists=_split("OxfordPets", "fadad0caba06c4d0d2baf192015f50b4"),
     ),
+    "stanford_cars": Source((), lists=_split("StanfordCars", "91255fab2e15280e6d9d9d24cc87efdb")),
     "oxford_flowers": Source(
         (
             (f"{_OXFORD}/flowers/102/102flowers.tgz", "52808999861908f626f3c1f4e79d11fa"),
             (f"{_OXFORD}/flowers/102/imagelabels.mat", "e0620be6f572b9609742df49c70aed4d"),
             (f"{_OXFORD}/flowers/102/setid.mat", "a5357ecc9cb78c4bef273ce3793fc85c"),
-        )
+        ),
+        lists=_split("OxfordFlowers", "cfeaf0508c398ca993bf48ca5f034569"),
     ),
-    "food101": Source((("http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz", "85eeb15f3717b99a5da872d97d918f87"),), "food-101"),
+    "food101": Source(
+        (("http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz", "85eeb15f3717b99a5da872d97d918f87"),),
+        "food-101",
+        _split("Food101", None),
+    ),
     "fgvc_aircraft": Source(
         ((f"{_OXFORD}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz", None),), "fgvc-aircraft-2013b/data"
     ),
-    "dtd": Source(((f"{_OXFORD}/dtd/download/dtd-r1.0.1.tar.gz", "fff73e5086ae6bdbea199a49dfb8a4c1"),), "dtd"),
+    "sun397": Source((), lists=_split("SUN397", None)),
+    "dtd": Source(
+        ((f"{_OXFORD}/dtd/download/dtd-r1.0.1.tar.gz", "fff73e5086ae6bdbea199a49dfb8a4c1"),),
+        "dtd",
+        _split("DescribableTextures", "02ff57f1bbd002a43320737a3ecbc113"),
+    ),
     "eurosat": Source(
         (
             (
                 "https://huggingface.co/datasets/torchgeo/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
                 "c8fa014336c82ac7804f0398fcb19387",
             ),
-        )
+        ),
+        lists=_split("EuroSAT", "989e1eca757dec43cfcee28faf6b28fc"),
     ),
+    "ucf101": Source((), lists=_split("UCF101", "3a70ae2e43036a21111f3692a43fc839")),
 }
 
 
 def download_data(name: str, root, *, source: Source | None = None, progress: bool = True) -> Path:
-    """Fetch the images of benchmark `name` into `root`; returns its folder, in CoOp's layout.
+    """Fetch what benchmark `name` lacks in `root`, images and CoOp's split; returns its folder, in CoOp's layout.
 
-    Does nothing when the images' folder is there already. `source` replaces the
-    addresses of `SOURCES`, for a mirror. Raises `DataError` for a benchmark that
+    An images' folder or a split file that is there already stays as it is. `source`
+    replaces the addresses of `SOURCES`, for a mirror. Raises `DataError` for images that
     cannot be fetched, a failed or damaged download, a root that cannot be written or
     a full disk; the text says what to do by hand.
     """
     if name not in tuple(CARDS):
-        raise DataError(f"no benchmark is called {name!r}: choose from {', '.join(SOURCES)}")
-    card, source = CARDS[name], source or SOURCES.get(name)
-    if source is None:
-        raise DataError(f"{name} cannot be downloaded ({', '.join(SOURCES)} can). By hand: {card.by_hand}.")
+        raise DataError(f"no benchmark is called {name!r}: choose from {', '.join(CARDS)}")
+    card, source = CARDS[name], source or SOURCES.get(name, Source(()))
     root = located(root, "root")
     folder = root / card.folder
     try:
-        if card.images and card.image_root(root).is_dir():
-            return folder
-        staging = folder / ".download"  # inside, so that moving never crosses file systems
-        staging.mkdir(parents=True, exist_ok=True)
-        archives = [_fetch(card, address, md5, staging, progress) for address, md5 in source.files]
-        _unpack(card, archives, source, staging / "unpacked")
-        _move_in(card, staging / "unpacked" / source.inner, folder)
-        shutil.rmtree(staging)
+        if not card.image_root(root).is_dir():
+            _fetch_images(card, source, folder, progress)
+        for address, md5 in source.lists:
+            by_hand = f"put it into {folder}, from {SPLIT_SOURCES}"
+            _fetch(card, address, md5, folder, progress, by_hand)
     except OSError as error:
         raise DataError(
             f"{name}: cannot write to {folder}: {error}. Make room or choose another root, then call again; "
@@ -113,9 +134,21 @@ def download_data(name: str, root, *, source: Source | None = None, progress: bo
     return folder
 
 
-def _fetch(card: Card, address: str, md5: str | None, staging: Path, progress: bool) -> Path:
-    """The file of `address` in `staging`, whole and checked; a part that is there is continued."""
-    target = staging / address.rpartition("/")[2]
+def _fetch_images(card: Card, source: Source, folder: Path, progress: bool) -> None:
+    if not source.files:
+        others = ", ".join(name for name, other in SOURCES.items() if other.files)
+        raise DataError(f"{card.name} cannot be downloaded ({others} can). By hand: {card.by_hand}.")
+    staging = folder / ".download"  # inside, so that moving never crosses file systems
+    staging.mkdir(parents=True, exist_ok=True)
+    archives = [_fetch(card, address, md5, staging, progress, card.by_hand) for address, md5 in source.files]
+    _unpack(card, archives, source, staging / "unpacked")
+    _move_in(card, staging / "unpacked" / source.inner, folder)
+    shutil.rmtree(staging)
+
+
+def _fetch(card: Card, address: str, md5: str | None, place: Path, progress: bool, by_hand: str) -> Path:
+    """The file of `address` in `place`, whole and checked, unless it is there; a part that is there is continued."""
+    target = place / address.rpartition("/")[2]
     if target.is_file():
         return target
     part = target.with_name(target.name + ".part")
@@ -126,13 +159,13 @@ def _fetch(card: Card, address: str, md5: str | None, staging: Path, progress: b
             raise
         final = isinstance(error, ValueError) or 400 <= getattr(error, "code", 0) < 500 and error.code not in PASSING
         advice = "By hand" if final else "Call again to go on, or by hand"
-        raise DataError(f"{card.name}: cannot download {address}: {error}. {advice}: {card.by_hand}.") from error
+        raise DataError(f"{card.name}: cannot download {address}: {error}. {advice}: {by_hand}.") from error
     got = _md5(part)
     if md5 is not None and got != md5:
         part.unlink()
         raise DataError(
             f"{card.name}: {address} is not the expected file: MD5 {got} instead of {md5}; it was deleted. "
-            f"Call again, or by hand: {card.by_hand}."
+            f"Call again, or by hand: {by_hand}."
         )
     return part.rename(target)
 
