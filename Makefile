@@ -1,4 +1,5 @@
 # make reproduce   set up, then the whole embedded reproduction
+# make photos DATA=dir   the grid on photographs; what its benchmarks lack in dir is downloaded first
 # make test        set up, then the tests: lint, floors, units, whole runs and batches, notebooks
 # make test-all    the same, and repeated kills of further methods and of a full-size model
 # make figures     redraw the figures from figures/data
@@ -28,7 +29,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Waiting threads must not spin where several processes share the cores.
 export OMP_WAIT_POLICY = passive
 
-.PHONY: reproduce test test-all figures notebooks lab check-slurm check-browser setup
+.PHONY: reproduce photos test test-all figures notebooks lab check-slurm check-browser setup
 
 setup: $(VENV)/ready
 
@@ -41,8 +42,10 @@ $(VENV)/ready: pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-compile --editable ".[test]"
 	touch $@
 
-reproduce: setup
-	python -m cbbt.runs.batch snakemake --cores $(CORES) --configfile $(CONFIG) \
+photos: CONFIG = configs/photos.yaml
+photos: DOWNLOAD = --download $(if $(DATA),,$(error say where the pictures are, or shall be: make photos DATA=dir))
+reproduce photos: setup
+	python -m cbbt.runs.batch $(DOWNLOAD) snakemake --cores $(CORES) --configfile $(CONFIG) $(if $(DATA),--config 'data_root=$(DATA)') \
 		--rerun-triggers mtime params input --rerun-incomplete --keep-going --quiet rules
 
 # One process for each core, each with one thread; a file or notebook stays in one process. Progress bars

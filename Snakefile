@@ -127,7 +127,7 @@ rule gradient_approximation:
     log:
         f"{RESULTS}/notebooks/02_gradient_approximation.ipynb",
     params:
-        parameters=papermill(tables=str(HERE / TABLES), figures=str(HERE / FIGURES), **GRID.gradient),
+        parameters=papermill(tables=str(HERE / TABLES), figures=str(HERE / FIGURES), **{"data_root": GRID.data_root} | GRID.gradient),
     resources:
         gpu_slot=1,
     priority: max(GRID.shots)

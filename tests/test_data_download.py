@@ -19,6 +19,7 @@ from cbbt.data.cards import CARDS
 from cbbt.data.download import SOURCES, Source, download_data
 from cbbt.data.load import load_task
 from cbbt.data.task import DataError
+from cbbt.runs.batch import fetch_missing, grid_of
 
 from .data_layouts import PICTURE, coop_root, write, write_benchmark, write_split
 
@@ -322,6 +323,25 @@ def test_a_split_that_fails_leaves_the_images_and_is_continued(tmp_path, server)
     server.files["/split_zhou_EuroSAT.json"] = good
     fetch("eurosat", tmp_path, source)
     assert file.read_bytes() == good and sorted(path.name for path in file.parent.iterdir()) == ["2750", file.name]
+
+
+def test_a_batch_fetches_what_its_benchmarks_lack(tmp_path, server, monkeypatch):
+    monkeypatch.setitem(SOURCES, "eurosat", with_list(server, eurosat(server), json.dumps(SPLIT).encode()))
+    folders = {name: str(tmp_path / name) for name in ("results", "tables", "figures")}
+    values = folders | {"datasets": ["eurosat", "digits"], "methods": ["zero_shot"], "shots": [1], "seeds": [1]}
+    file = write(tmp_path / "grid.yaml", json.dumps(values))
+    grid = grid_of(["snakemake", "--configfile", str(file), "--config", f"data_root={tmp_path}", "seeds=[2, 3]", "--quiet"])
+    assert grid.seeds == (2, 3)
+    with pytest.raises(DataError, match="eurosat is not below"):
+        grid.require_data()
+    fetch_missing(grid)
+    grid.require_data()
+    assert load_task("eurosat", root=tmp_path).class_names == ("River",)
+    asked = len(server.asked)
+    (tmp_path / "eurosat" / "2750" / "River" / "River_0.jpg").unlink()
+    with pytest.raises(DataError, match="eurosat is incomplete: .*get EuroSAT.zip.*Or remove .*2750, then call again"):
+        fetch_missing(grid)
+    assert len(server.asked) == asked
 
 
 def test_the_torchvision_split_is_fixed_and_asked_for_by_name(tmp_path, server):

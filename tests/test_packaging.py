@@ -93,6 +93,16 @@ def test_readme_names_the_commands_that_run_everything():
     assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("make test")
 
 
+def test_make_photos_asks_where_the_pictures_are():
+    """And the folder reaches both the batch, which fetches what is missing, and snakemake."""
+    unnamed, named = (
+        subprocess.run(["make", "-n", "photos", *data], cwd=ROOT, capture_output=True, text=True) for data in ([], ["DATA=a b"])
+    )
+    assert unnamed.returncode and "make photos DATA=dir" in unnamed.stderr
+    (line,) = [line for line in named.stdout.splitlines() if "cbbt.runs.batch" in line]
+    assert re.search(r"batch --download +snakemake .*--configfile configs/photos.yaml --config 'data_root=a b'", line)
+
+
 def test_what_a_newcomer_reads_is_named_and_short():
     """The nine files that `cbbt.__doc__` lists, in its order."""
     listed = re.findall(r"^\d\. `([\w.]+)`", (ROOT / "cbbt" / "__init__.py").read_text(), re.MULTILINE)

@@ -1,9 +1,11 @@
 """The batch as `make reproduce` starts it: checked, alone on its results, reported at the end.
 
     python -m cbbt.runs.batch snakemake --cores 2 --configfile configs/default.yaml
+    python -m cbbt.runs.batch --download snakemake --cores 2 --configfile GRID --config data_root=DIR
 
 Snakemake does the work (see the Snakefile); a batch that was killed leaves its locks
-behind, and they are lifted here, but never those of a batch that lives.
+behind, and they are lifted here, but never those of a batch that lives. With
+`--download`, what the grid's benchmarks lack is fetched first.
 """
 
 from __future__ import annotations
@@ -12,8 +14,15 @@ import os
 import subprocess
 import sys
 import tempfile
+from itertools import takewhile
 from pathlib import Path
 
+from snakemake.cli import parse_config
+
+from cbbt.data.cards import CARDS
+from cbbt.data.check import check_data
+from cbbt.data.download import download_data
+from cbbt.data.task import DataError
 from cbbt.files import locked
 from cbbt.results.records import RECORD, read_record_file
 from cbbt.runs.grid import Grid
@@ -68,10 +77,34 @@ def run_alone(command: list[str], results: Path) -> int:
         ) from error
 
 
-def main(*command: str) -> int:
-    grid_file = command[command.index("--configfile") + 1]
+def grid_of(command: list[str]) -> Grid:
+    """The grid of snakemake's `--configfile`, with the keys that `--config key=value …` changes, as the Snakefile sees it."""
+    changes = command[command.index("--config") + 1 :] if "--config" in command else []
+    changes = parse_config(list(takewhile(lambda entry: not entry.startswith("-"), changes)))
+    return Grid.from_file(command[command.index("--configfile") + 1], changes)
+
+
+def fetch_missing(grid: Grid) -> None:
+    """Download what the grid's benchmarks lack, and look for every image of their splits.
+
+    Raises `DataError` for what cannot be had, and for a benchmark some images of which are missing.
+    """
+    names = [name for name in grid.datasets if name in CARDS]
+    for name in names:
+        download_data(name, grid.data_root)
+    for found in check_data(grid.data_root, names).itertuples() if names else ():
+        if found.state != "ready":
+            counted = found.note or f"{found.present} of {found.expected} images, without {', '.join(found.missing)}"
+            images = CARDS[found.dataset].image_root(grid.data_root)
+            raise DataError(f"{found.dataset} is {found.state}: {counted}. {found.todo} Or remove {images}, then call again.")
+
+
+def main(*arguments: str) -> int:
+    command = [argument for argument in arguments if argument != "--download"]
     try:
-        grid = Grid.from_file(grid_file)
+        grid = grid_of(command)
+        if "--download" in arguments:
+            fetch_missing(grid)
         grid.require_data()
         require_home()
         status = run_alone([sys.executable, "-m", *command], Path(grid.results))

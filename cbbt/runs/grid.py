@@ -81,13 +81,16 @@ class Grid:
     notebook_per: str = "shots"
 
     @classmethod
-    def from_file(cls, path: str | Path) -> Grid:
-        """`from_dict` of a YAML file. Raises ValueError, too, for a file that is absent or no YAML; all errors name it."""
+    def from_file(cls, path: str | Path, changes: dict | None = None) -> Grid:
+        """`from_dict` of a YAML file, with some keys changed.
+
+        Raises ValueError, too, for a file that is absent or no YAML; all errors name it.
+        """
         values = _from_yaml(path, "the grid file")
         if not isinstance(values, dict):
             raise ValueError(f"the grid file {path} should hold keys and values, as configs/default.yaml, got {values!r:.80}")
         try:
-            return cls.from_dict(values)
+            return cls.from_dict(values | (changes or {}))
         except (ValueError, TypeError, NameError) as error:
             raise type(error)(f"{path}: {error}") from error
 
