@@ -60,8 +60,15 @@ def threefold(runs):
 
 
 RUNS, CURVES = grid()
+KINDS = {"prompts": ["zero_shot", "true_gradient"], "sides": ["adapter", "tip_adapter", "cbbt"]}
+REFERENCES = pd.DataFrame(
+    [("Zero-shot CLIP", "zero_shot", 0, 41.0), ("BBT", "bbt", 16, 60.0)]
+    + [("Tip-Adapter", "tip_adapter", shots, accuracy) for shots, accuracy in ((16, 63.0), (1, 57.0), (8, 61.0))],
+    columns=["name", "method", "shots", "accuracy"],
+).assign(backbone="RN50", dataset="digits")
 FIGURES = {  # name → function of (runs, curves)
     "accuracy_against_shots": lambda runs, curves: accuracy.accuracy_against_shots(runs),
+    "accuracy_by_kind": lambda runs, curves: accuracy.accuracy_by_kind(runs, KINDS, REFERENCES),
     "accuracy_against_queries": lambda runs, curves: accuracy.accuracy_against_queries(curves, 16),
     "accuracy_against_images": lambda runs, curves: accuracy.accuracy_against_images(runs),
     "anytime": lambda runs, curves: accuracy.anytime(curves, 16),
@@ -69,6 +76,7 @@ FIGURES = {  # name → function of (runs, curves)
     "gain_over_zero_shot": lambda runs, curves: comparison.gain_over_zero_shot(runs, 16, ("cbbt", "adapter")),
     "gain_over_peers": lambda runs, curves: comparison.gain_over_peers(runs, 16),
     "selection_comparison": lambda runs, curves: comparison.selection_comparison(runs, 16),
+    "selection_gains": lambda runs, curves: comparison.selection_gains(runs, 16),
     "paired_differences": lambda runs, curves: comparison.paired_differences(runs, 16),
     "critical_difference": lambda runs, curves: comparison.critical_difference(threefold(runs), 16),
     "differences_by_shots": lambda runs, curves: comparison.differences_by_shots(runs),
@@ -76,6 +84,7 @@ FIGURES = {  # name → function of (runs, curves)
 }
 NEEDS = {
     "accuracy_against_shots": "test_accuracy",
+    "accuracy_by_kind": "test_accuracy",
     "accuracy_against_queries": "class_prompts",
     "accuracy_against_images": "images",
     "anytime": "loss_queries",
@@ -83,6 +92,7 @@ NEEDS = {
     "gain_over_zero_shot": "test_accuracy",
     "gain_over_peers": "test_accuracy",
     "selection_comparison": "test_accuracy_best_val",
+    "selection_gains": "looks",
     "paired_differences": "seed",
     "differences_by_shots": "seed",
     "critical_difference": "test_accuracy",
@@ -190,6 +200,51 @@ def test_the_mean_panel_leaves_out_seeds_without_every_data_set():
     panel = next(ax for ax in figure.axes if ax.get_title() == "mean of 4 data sets")
     complete = RUNS[(RUNS.method == "cbbt") & (RUNS.shots == 16) & (RUNS.seed != 2)].test_accuracy.mean()
     assert lines_of(panel, "cbbt")[0].get_ydata()[-1] == pytest.approx(complete)
+
+
+def test_each_kind_has_its_own_methods_and_what_is_published_of_them():
+    """Published numbers stand open at their shots, where the runs have those, and enter no other kind, set or line."""
+    figure = accuracy.accuracy_by_kind(RUNS, KINDS, REFERENCES)
+    prompts, sides, other = figure.axes[0], figure.axes[1], figure.axes[len(KINDS) + 1]  # the third one is of landcover
+    assert [ax.get_title() for ax in (prompts, sides)] == list(KINDS)
+    own, theirs = lines_of(sides, "tip_adapter")
+    means = RUNS[(RUNS.dataset == "digits") & (RUNS.method == "tip_adapter")].groupby("shots").test_accuracy.mean()
+    assert own.get_xydata().tolist() == pytest.approx(means.reset_index().to_numpy()) and own.get_linestyle() == "-"
+    assert theirs.get_xydata().tolist() == [[1, 57], [16, 63]]  # sorted, without the 8 shots that no run has
+    assert (theirs.get_linestyle(), theirs.get_markerfacecolor()) == (":", "white")
+    assert {line.get_linestyle(): line.get_ydata()[0] for line in lines_of(prompts, "zero_shot")} == {"--": 50.0, ":": 41.0}
+    assert [line.get_linestyle() for line in lines_of(other, "tip_adapter")] == ["-"]
+    assert not lines_of(prompts, "tip_adapter") and not lines_of(sides, "zero_shot") and not lines_of(sides, "bbt")
+    assert sides.get_ylim() == prompts.get_ylim() != other.get_ylim()
+
+
+def test_the_legend_of_a_kind_marks_what_is_published_as_another_models():
+    figure = accuracy.accuracy_by_kind(RUNS, KINDS, REFERENCES)
+    texts = [[text.get_text() for text in ax.get_legend().get_texts()] for ax in figure.axes[-len(KINDS) :]]
+    tuned, published = [CATALOGUE[name].label for name in KINDS["sides"]], "CLIP RN50, published:"
+    assert texts[1] == [*sorted(tuned, key=[entry.label for entry in CATALOGUE.values()].index), published, "Tip-Adapter"]
+    assert texts[0] == ["Zero-shot CLIP", "True gradient (white box)", published, "Zero-shot CLIP"]
+    without = accuracy.accuracy_by_kind(RUNS, KINDS, REFERENCES[:0])
+    assert not any(published in text.get_text() for text in without.findobj(Text))
+    with pytest.raises(ValueError, match="no row of method 'cbtt'"):
+        accuracy.accuracy_by_kind(RUNS, {"mine": ["cbtt"]}, REFERENCES)
+
+
+def test_a_choice_of_the_epoch_is_drawn_as_what_it_adds_on_each_data_set():
+    runs = RUNS.assign(looks=RUNS.looks.where(RUNS.dataset != "shapes", 100))
+    on_test = "test_accuracy_official_selection"
+    runs.loc[runs.dataset == "shapes", on_test] = runs.test_accuracy + runs.seed  # 1, 2 and 3 points
+    panels = {ax.get_title(): ax for ax in comparison.selection_gains(runs, 16).axes if ax.axison}
+    assert set(panels) == set(DATASETS)
+    rows = [text.get_text() for text in panels["digits"].get_yticklabels()]
+    assert rows == [CATALOGUE[name].label for name in ("true_gradient", "adapter", "cbbt")]  # Tip-Adapter has no epochs
+    for name, means, seeds, looks in (("digits", [-0.5, 1], [1, 1, 1], "6"), ("shapes", [-0.5, 2], [1, 2, 3], "100")):
+        validation, test = ([line for line in lines_of(panels[name], "cbbt") if line.get_marker() == mark] for mark in "DX")
+        assert [line.get_xdata()[0] for line in validation + test] == pytest.approx(means)
+        assert test[0].get_markerfacecolor() == "white" != validation[0].get_markerfacecolor()
+        dots = [line.get_xdata() for line in lines_of(panels[name], "cbbt") if line.get_marker() == "."]
+        assert sorted(dots[1]) == pytest.approx(seeds)
+        assert [text.get_text() for text in panels[name].texts] == [looks] * len(rows)
 
 
 def test_a_method_that_asks_no_prompts_is_a_dotted_line():
@@ -318,6 +373,7 @@ def test_names_with_dollars_are_drawn_as_they_stand(name):
     runs, curves = RUNS.replace(names), CURVES.replace(names)
     figures = {
         "training_curves": lambda: accuracy.training_curves(curves, "$5-$10", 16),
+        "accuracy_by_kind": lambda: accuracy.accuracy_by_kind(runs, {"my_$5": ["my_$a_$b", "cbbt"]}, REFERENCES),
         "gain_over_zero_shot": lambda: comparison.gain_over_zero_shot(runs, 16, ("cbbt", "my_$a_$b")),
         "paired_differences": lambda: comparison.paired_differences(runs, 16, "cbbt", "my_$a_$b"),
         "differences_by_shots": lambda: comparison.differences_by_shots(runs, "cbbt", "my_$a_$b"),

@@ -3,8 +3,9 @@
 import pandas as pd
 import pytest
 
+from cbbt.catalogue import CATALOGUE
 from cbbt.data.cards import CARDS
-from cbbt.results.published import FILES, beside, published
+from cbbt.results.published import FILES, beside, published, references
 
 
 def runs(dataset="eurosat", backbone="RN50"):
@@ -29,6 +30,17 @@ def test_own_runs_stand_above_the_published_of_the_same_backbone_and_shots():
     others = set(beside(runs(backbone="ViT-B-16"), 16).index.get_level_values("method"))
     assert "SharpZO" in others and "CraFT" not in others
     assert beside(runs("digits", "mini"), 16).empty
+
+
+def test_references_are_published_rows_under_the_names_of_the_kits_methods():
+    table = references("RN50")
+    assert set(table.method) == {"zero_shot", "coop16", "tip_adapter_f", "bbt", "craft"} < set(CATALOGUE)
+    assert not table.duplicated(["method", "dataset", "shots"]).any()  # one source each: it can be drawn as one line
+    eurosat = table[table.dataset == "eurosat"].pivot(index="method", columns="shots", values="accuracy")
+    assert eurosat.loc["bbt", [1, 2, 4, 8, 16]].tolist() == [25.60, 35.59, 42.66, 53.14, 69.01]
+    assert eurosat.loc["tip_adapter_f", 1] == 59.53 and eurosat.loc["zero_shot"].dropna().to_dict() == {0: 37.56}
+    with pytest.raises(ValueError, match="nothing published of backbone 'RN500', choose from RN50, ViT-B-16$"):
+        references("RN500")
 
 
 def test_a_reader_fills_the_slots(tmp_path):

@@ -160,6 +160,24 @@ def test_selection_table_counts_from_the_last_step(runs):
         tables.selection_table(runs.drop(columns="looks"), 16)
 
 
+def test_after_equal_steps_every_method_has_the_last_epoch_that_all_had_reached():
+    """By hand: one method ends after 20 steps, the other counts its epochs in sixes."""
+    key = {"dataset": "digits", "backbone": "mini", "shots": 16}
+    rows = [
+        key | {"method": method, "seed": seed, "epoch": epoch, "step": length * epoch, "test_accuracy": 10.0 * epoch + seed}
+        for method, length, epochs in (("cbbt_prompt", 6, 9), ("true_gradient", 5, 4))
+        for seed in (1, 2)
+        for epoch in range(1, epochs + 1)
+    ]
+    curves = pd.DataFrame(rows)
+    table = tables.after_equal_steps(curves, ["true_gradient", "cbbt_prompt"], 16)
+    assert table.loc["digits"].to_dict() == {"step": 20, "true_gradient": 41.5, "cbbt_prompt": 31.5}  # 18 of 20 steps
+    one_cut = curves[(curves.seed == 1) | (curves.step <= 10)]  # a run that ended early holds for all
+    assert tables.after_equal_steps(one_cut, ["true_gradient", "cbbt_prompt"], 16).loc["digits", "step"] == 6
+    with pytest.raises(ValueError, match="no curve of cbbt with shots=16"):
+        tables.after_equal_steps(curves, ["true_gradient", "cbbt"], 16)
+
+
 def test_what_cannot_be_compared_is_refused(runs):
     with pytest.raises(ValueError, match="lacks test_accuracy; its columns are dataset"):
         tables.scores(runs.drop(columns="test_accuracy"), 16)

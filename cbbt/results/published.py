@@ -18,6 +18,13 @@ from cbbt.results.tables import scores
 
 FILES = tuple(Path(__file__).with_name(name) for name in ("published.csv", "published_cbbt.csv"))
 KEYS = ["method", "backbone", "shots", "source"]
+NAMES = {  # what a method is called there → its key here; CoOp's published length is 16
+    "Zero-shot CLIP": "zero_shot",
+    "CoOp": "coop16",
+    "Tip-Adapter-F": "tip_adapter_f",
+    "BBT": "bbt",
+    "CraFT": "craft",
+}
 
 
 def published(files=FILES) -> pd.DataFrame:
@@ -36,6 +43,20 @@ def published(files=FILES) -> pd.DataFrame:
             raise ValueError(f"{file} has a cell that is no percentage")
         tables.append(table.astype({"accuracy": float}))
     return pd.concat(tables, ignore_index=True)
+
+
+def references(backbone: str, files=FILES) -> pd.DataFrame:
+    """Published accuracies (percent) of one backbone for the methods of `NAMES`, to be drawn beside runs.
+
+    Columns: name (as published), method (its key here), backbone, shots (0: zero-shot), dataset, accuracy.
+    Raises ValueError, naming the choices, for a backbone of which nothing is published here.
+    """
+    known = published(files)
+    known = known[known.method.isin(NAMES)].rename(columns={"method": "name"})
+    theirs = known[known.backbone == backbone]
+    if theirs.empty:
+        raise ValueError(f"nothing published of backbone {backbone!r}, choose from {', '.join(dict.fromkeys(known.backbone))}")
+    return theirs.assign(method=theirs.name.map(NAMES))[["name", "method", "backbone", "shots", "dataset", "accuracy"]]
 
 
 def beside(runs: pd.DataFrame, shots: int, files=FILES) -> pd.DataFrame:

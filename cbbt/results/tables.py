@@ -138,6 +138,24 @@ def last_epoch(curves: pd.DataFrame, dataset: str, shots: int) -> pd.DataFrame:
     return last.groupby("method")[columns].mean()
 
 
+def after_equal_steps(curves: pd.DataFrame, methods: list[str], shots: int) -> pd.DataFrame:
+    """Test accuracy (percent) of several methods after as many steps as all of them made; means over seeds.
+
+    Rows: data sets; columns: "step" (the last that every run of these methods reached there) and the methods, each
+    with the last epoch that had ended by then. Raises ValueError for a method without a curve at these shots.
+    """
+    _require_columns(curves, [*RUN, "step", SCORE])
+    chosen = curves[curves.method.isin(methods) & (curves.shots == shots)]
+    if missing := [name for name in methods if name not in set(chosen.method)]:
+        raise ValueError(f"no curve of {', '.join(missing)} with shots={shots}")
+    runs = chosen.groupby(["dataset", "method", "seed"], sort=False).step.max()
+    common = runs.groupby("dataset", sort=False).min()
+    by_then = chosen[chosen.step <= chosen.dataset.map(common)].sort_values("step")
+    last = by_then.groupby(["dataset", "method", "seed"])[SCORE].last()
+    table = last.groupby(["dataset", "method"]).mean().unstack("method")
+    return table.reindex(index=common.index, columns=methods).assign(step=common)[["step", *methods]]
+
+
 def dataset_order(table: pd.DataFrame) -> list[str]:
     """The table's data sets in order of appearance."""
     return list(dict.fromkeys(table.dataset))

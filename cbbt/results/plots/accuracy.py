@@ -12,9 +12,9 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter, NullLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
-from cbbt.catalogue import UNTUNED, label, method_order
+from cbbt.catalogue import UNTUNED, method_order
 from cbbt.results.plots.parts import NAME, at_shots, band_note, handle, legend, line, look, of_methods, panel_axes, short_name
 from cbbt.results.plots.style import PAGE, in_style
 from cbbt.results.tables import RUN, SCORE, dataset_order, require
@@ -25,6 +25,7 @@ CURVES = {  # column of the table of curves → title of its panel
     "test_accuracy": "test accuracy (%), never chosen on",
     "class_prompts": "class prompts encoded",
 }
+PUBLISHED = {"linestyle": ":", "marker": "o", "markersize": 3.2, "markerfacecolor": "white"}  # of another model
 DASHES = {"zero_shot": "--", "zero_shot_bare": ":"}
 GRAINS = {"loss_queries": "loss queries", "class_prompts": "class prompts encoded", "images": "images encoded"}
 
@@ -57,13 +58,50 @@ def accuracy_against_shots(runs: pd.DataFrame, methods: list[str] | None = None)
         for method, values in untuned.items():
             if pd.notna(values.get(column)):
                 ax.axhline(values[column], color=look(method)[0], linestyle=DASHES[method], zorder=1)
-        ax.set_xscale("log", base=2)
-        ax.set_xticks(sorted(set(tuned.shots)), labels=[str(shots) for shots in sorted(set(tuned.shots))])
-        ax.xaxis.set_minor_locator(NullLocator())
+        _shots_axis(ax, tuned)
         ax.set_title(title, fontweight="bold" if column == "mean" else "normal", **NAME)
-    handles = [handle(method) for method in drawn]
-    handles = [Line2D([], [], color=look(name)[0], linestyle=DASHES[name], label=label(name)) for name in untuned] + handles
+    handles = [handle(method, DASHES.get(method, "-")) for method in [*untuned, *drawn]]
     legend(figure, spare, handles, band_note(tuned))
+    return figure
+
+
+@in_style
+def accuracy_by_kind(runs: pd.DataFrame, kinds: dict[str, list[str]], references: pd.DataFrame) -> Figure:
+    """Test accuracy against shots per class: a row per data set, a column per kind of method, published numbers beside.
+
+    Lines are means over seeds, bands ± one standard deviation, untuned methods dashed or dotted
+    lines. Published numbers of another model are dotted, with open marks at their shots, in the colour
+    of their method and in each column that has it. Panels of a row share their axis. Needs columns
+    dataset, backbone, method, shots, seed, test_accuracy.
+
+    kinds: title of a column → its methods. references: of `cbbt.results.published.references`, of one backbone or empty.
+    """
+    require(runs, [SCORE])
+    datasets, tuned = dataset_order(runs), of_methods(runs, None)
+    legends = [_legend_of_kind(method_order(of_methods(runs, methods).method), references) for methods in kinds.values()]
+    entries = 0.15 * max(map(len, legends))  # inches
+    figure = Figure(figsize=(PAGE, 1.75 * len(datasets) + entries + 0.4))
+    *rows, below = figure.subplots(
+        len(datasets) + 1, len(kinds), squeeze=False, sharey="row", height_ratios=[1.5] * len(datasets) + [entries]
+    )
+    for name, axes in zip(datasets, rows):
+        own, theirs = runs[runs.dataset == name], references[references.dataset == name]
+        axes[0].set_ylabel(f"{short_name(name)}: accuracy (%)", **NAME)
+        axes[0].yaxis.set_major_locator(MaxNLocator(5))
+        for ax, methods in zip(axes, kinds.values()):
+            for method in method_order(methods):
+                _against_shots(ax, own[own.method == method], method)
+            _published(ax, theirs[theirs.method.isin(methods) & theirs.shots.isin([0, *tuned.shots])])
+            _shots_axis(ax, tuned)
+    for ax, title in zip(rows[0], kinds):
+        ax.set_title(title, **NAME)
+    for ax in rows[-1]:
+        ax.set_xlabel("shots per class")
+    for ax, handles in zip(below, legends):
+        ax.set_axis_off()
+        for text in ax.legend(handles=handles, loc="upper center", borderaxespad=0).get_texts():
+            text.set(**NAME)
+    figure.suptitle(band_note(tuned), fontsize=7)
     return figure
 
 
@@ -175,6 +213,43 @@ def training_curves(curves: pd.DataFrame, dataset: str, shots: int | None = None
     title = f"{short_name(dataset)}, {chosen.shots.iloc[0]} shots: {band_note(chosen)}"
     legend(figure, [], [handle(method) for method in drawn], title)
     return figure
+
+
+def _against_shots(ax, table: pd.DataFrame, method: str) -> None:
+    """One method on one data set: a line over its shots, or across the panel if it draws none."""
+    if method in UNTUNED and len(table):
+        ax.axhline(table[SCORE].mean(), color=look(method)[0], linestyle=DASHES[method], zorder=1)
+    elif len(table):
+        line(ax, table, "shots", SCORE, method)
+
+
+def _published(ax, table: pd.DataFrame) -> None:
+    """Published numbers on one data set."""
+    for method, rows in table.sort_values("shots").groupby("method"):
+        if method in UNTUNED:
+            ax.axhline(rows.accuracy.iloc[0], color=look(method)[0], linestyle=":", zorder=1)
+        else:
+            ax.plot(rows.shots, rows.accuracy, color=look(method)[0], **PUBLISHED)
+
+
+def _legend_of_kind(methods: list[str], references: pd.DataFrame) -> list[Line2D]:
+    """Handles of one column: its methods, and what is published of them."""
+    theirs = references[references.method.isin(methods)]
+    handles = [handle(method, DASHES.get(method, "-")) for method in methods]
+    if len(theirs):
+        handles.append(Line2D([], [], linestyle="none", marker="", label=f"CLIP {theirs.backbone.iloc[0]}, published:"))
+    for method, name in dict(zip(theirs.method, theirs.name)).items():
+        mark = {"linestyle": ":", "marker": ""} if method in UNTUNED else PUBLISHED
+        handles.append(Line2D([], [], color=look(method)[0], label=name, **mark))
+    return handles
+
+
+def _shots_axis(ax, table: pd.DataFrame) -> None:
+    """A logarithmic axis with a tick at each number of shots."""
+    counts = sorted(set(table.shots))
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(counts, labels=[str(shots) for shots in counts])
+    ax.xaxis.set_minor_locator(NullLocator())
 
 
 def _along_queries(ax, table: pd.DataFrame, grain: str, drawn: list[str]) -> None:

@@ -19,10 +19,11 @@ from cbbt.results.plots.style import COLUMN, in_style
 from cbbt.results.statistics import MARGIN, difference_table, differences, groups, mean_ranks, peer_table
 from cbbt.results.tables import ALL, SCORE, dataset_order, mean_over_datasets, require, scores
 
+OFFICIAL = "test_accuracy_official_selection"
 SELECTIONS = {  # column of the table of runs → what it selects by, marker
     "test_accuracy": ("last step (reported)", "o"),
     "test_accuracy_best_val": ("best on validation", "D"),
-    "test_accuracy_official_selection": ("best on test, as the official code does;\nfor comparison only", "X"),
+    OFFICIAL: ("best on test, as the official code does;\nfor comparison only", "X"),
 }
 
 
@@ -100,8 +101,8 @@ def gain_over_peers(runs: pd.DataFrame, shots: int, method: str = "cbbt") -> Fig
         ax.set_title(short_name(name), fontweight="bold" if name == ALL else "normal", **NAME)
     rows = len(figure.axes) // axes[0].get_gridspec().ncols
     figure.set_figheight(rows * (0.5 + 0.17 * len(peers)) + 0.35)
-    title = f"{label(method)} − each other method, {shots} shots; dots: seeds, data sets; bars: 95 % t interval"
-    figure.suptitle(title, fontsize=8, **NAME)
+    lines = (f"{label(method)} − each other method, {shots} shots", "dots: seeds, data sets; bars: 95 % t interval")
+    figure.suptitle(("; " if len(names) > 1 else "\n").join(lines), fontsize=8, **NAME)
     return figure
 
 
@@ -122,12 +123,11 @@ def selection_comparison(runs: pd.DataFrame, shots: int, methods: list[str] | No
         raise ValueError(f"no method has a seed with every data set for shots={shots}")
     figure = Figure(figsize=(COLUMN, 1.5 + 0.36 * len(drawn)))
     ax = figure.subplots()
-    for offset, (column, (_, marker)) in zip((-0.24, 0.0, 0.24), SELECTIONS.items()):
+    for offset, column in zip((-0.24, 0.0, 0.24), SELECTIONS):
         for row, method in enumerate(drawn):
             values, colour = means[column][method].dropna(), look(method)[0]
             ax.plot(values, [row + offset] * len(values), linestyle="none", marker=".", markersize=3, color=colour, alpha=0.6)
-            face = "white" if column == "test_accuracy_official_selection" else colour
-            ax.plot(values.mean(), row + offset, marker=marker, markersize=5.5, color=colour, markerfacecolor=face)
+            ax.plot(values.mean(), row + offset, markersize=5.5, **_mark(column, colour))
     for row in range(len(drawn) - 1):
         ax.axhline(row + 0.5, color="#E5E5E5", linewidth=0.6)
     ax.set_yticks(range(len(drawn)), labels=[label(method) for method in drawn], **NAME)
@@ -135,15 +135,56 @@ def selection_comparison(runs: pd.DataFrame, shots: int, methods: list[str] | No
     ax.grid(axis="y", visible=False)
     datasets = len(dataset_order(tuned[tuned.shots == shots]))
     ax.set_xlabel(f"test accuracy (%), {shots} shots" + (f"\nmean of {datasets} data sets" if datasets > 1 else ""))
-    faces = ("black", "black", "white")
-    handles = [
-        Line2D([], [], linestyle="none", color="black", markerfacecolor=face, marker=marker, markersize=5, label=text)
-        for face, (text, marker) in zip(faces, SELECTIONS.values())
-    ]
-    figure.legend(
-        handles=handles, loc="outside lower left", title="epoch (small dots: seeds)", title_fontsize=7, alignment="left"
-    )
+    _selection_legend(figure, list(SELECTIONS), "epoch (small dots: seeds)")
     return figure
+
+
+@in_style
+def selection_gains(runs: pd.DataFrame, shots: int, methods: list[str] | None = None) -> Figure:
+    """What a choice of the epoch adds to the last step, in points: a panel per data set, a row per method.
+
+    For methods that lie too far apart for `selection_comparison`. Large marks are means over seeds,
+    small dots the seeds; at the right the mean number of models that the choice looks at. Methods
+    without epochs are left out. Needs columns dataset, backbone, method, shots, seed, looks and the
+    three test_accuracy columns. Raises ValueError if no run has them.
+    """
+    require(runs, [*SELECTIONS, "looks"])
+    tuned = of_methods(runs, methods).dropna(subset=list(SELECTIONS))
+    last, looks = scores(tuned, shots), scores(tuned, shots, "looks").groupby("dataset").mean()
+    gains = {column: scores(tuned, shots, column) - last for column in SELECTIONS if column != SCORE}
+    names, drawn = list(dict.fromkeys(last.index.get_level_values("dataset"))), list(last)
+    figure, axes, _ = panel_axes(len(names), "points over the last step", "", sharey=True)
+    for ax, name in zip(axes, names):
+        for offset, (column, wide) in zip((-0.18, 0.18), gains.items()):
+            for row, method in enumerate(drawn):
+                values, colour = wide[method][name].dropna(), look(method)[0]
+                ax.plot(values, [row + offset] * len(values), linestyle="none", marker=".", markersize=3, color=colour, alpha=0.6)
+                ax.plot(values.mean(), row + offset, markersize=5, **_mark(column, colour))
+        for row, number in enumerate(looks.loc[name]):
+            text = "" if math.isnan(number) else f"{number:.0f}"
+            ax.text(1.01, row, text, transform=ax.get_yaxis_transform(), va="center", fontsize=6.5)
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.set_yticks(range(len(drawn)), labels=[label(method) for method in drawn], **NAME)
+        ax.set_ylim(len(drawn) - 0.5, -0.5)
+        ax.set_title(short_name(name), **NAME)
+    rows = len(figure.axes) // axes[0].get_gridspec().ncols
+    figure.set_figheight(rows * (0.5 + 0.2 * len(drawn)) + 0.6)
+    _selection_legend(figure, list(gains), f"{shots} shots; small dots: seeds; at the right: models looked at")
+    return figure
+
+
+def _mark(column: str, colour: str) -> dict:
+    """Matplotlib's options of a mark; that of the choice on test is open."""
+    return {"marker": SELECTIONS[column][1], "color": colour, "markerfacecolor": "white" if column == OFFICIAL else colour}
+
+
+def _selection_legend(figure: Figure, columns: list[str], title: str) -> None:
+    """What the marks of these columns of `SELECTIONS` mean, below the panels."""
+    handles = [
+        Line2D([], [], linestyle="none", markersize=5, label=SELECTIONS[name][0], **_mark(name, "black")) for name in columns
+    ]
+    ncols = 2 if figure.get_figwidth() > COLUMN else 1
+    figure.legend(handles=handles, loc="outside lower left", ncols=ncols, title=title, title_fontsize=7, alignment="left")
 
 
 @in_style
