@@ -59,7 +59,7 @@ test test-all: setup
 
 figures: setup
 	mkdir -p results
-	for name in 04_figures A2_collaboration A3_fewer_queries A5_ablations; do \
+	for name in 04_figures A2_collaboration A3_fewer_queries A5_ablations A7_photographs; do \
 		papermill notebooks/$$name.ipynb results/$$name.ipynb --log-level ERROR --no-progress-bar || exit 1; done
 	papermill notebooks/05_peers.ipynb results/05_peers.ipynb -y "methods: []" --log-level ERROR --no-progress-bar
 	papermill notebooks/A4_speed.ipynb results/A4_speed.ipynb -p measure False --log-level ERROR --no-progress-bar

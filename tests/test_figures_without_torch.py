@@ -15,6 +15,7 @@ NOTEBOOKS = {
     "A2_collaboration": {"figures": "{out}"},
     "A3_fewer_queries": {"figures": "{out}"},
     "A5_ablations": {"figures": "{out}"},
+    "A7_photographs": {"figures": "{out}"},
 }
 BLOCKED = """
 import sys
