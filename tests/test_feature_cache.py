@@ -16,6 +16,7 @@ from cbbt.data import feature_cache, features
 from cbbt.data.features import encode_items, encode_views
 from cbbt.data.task import DataError, Item
 from tests.conftest import tiny_loaded
+from tests.data_layouts import write_benchmark
 
 DRAWING = {"views": 3, "augmentation": "cbbt", "mirror": True, "seed": 1}
 COUNT = 5  # images; three views make 15 rows: shards of 4, 4, 4, 3 in batches of two
@@ -203,6 +204,14 @@ def test_a_cache_among_the_images_is_refused(box, items, tmp_path):
     with pytest.raises(DataError, match="lies among the images"):
         encode(box, items, tmp_path / "images" / "cache")
     assert len(list((tmp_path / "images").iterdir())) == COUNT
+
+
+def test_a_cache_beside_the_class_folder_of_all_items_is_refused(box, tmp_path):
+    write_benchmark(tmp_path, "eurosat")
+    river = [item for item in cbbt.load_task("eurosat", root=tmp_path).test if item.label == 1]
+    with pytest.raises(DataError, match="lies among the images in .*2750;"):
+        encode(box, river, tmp_path / "eurosat" / "2750" / "cache")
+    encode(box, river, tmp_path / "eurosat" / "cache")
 
 
 def test_runs_with_and_without_a_cache_are_equal(cache, tmp_path):

@@ -111,13 +111,12 @@ class FeatureCache:
 
 
 def require_apart(folder: str | Path, items) -> None:
-    """Raises `DataError` if `folder` lies among the images of `items`."""
-    parents = {os.path.dirname(os.path.abspath(item.path)) for item in items if item.path is not None}
-    if not parents:
-        return
-    images, cache = os.path.realpath(os.path.commonpath(parents)), os.path.realpath(located(folder, "cache"))
-    if os.path.commonpath([images, cache]) == images:
-        raise DataError(f"the cache {folder} lies among the images in {images}; choose a folder outside the data")
+    """Raises `DataError` if `folder` lies in the images' root of `items`, in whichever class folders they are."""
+    roots = {item.path.parents[max(len(Path(item.key).parts) - 1, 0)] for item in items if item.path is not None}
+    cache = os.path.realpath(located(folder, "cache"))
+    for images in {os.path.realpath(root) for root in roots}:
+        if os.path.commonpath([images, cache]) == images:
+            raise DataError(f"the cache {folder} lies among the images in {images}; choose a folder outside the data")
 
 
 def _digest(content) -> str:
