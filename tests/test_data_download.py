@@ -339,7 +339,7 @@ def test_a_batch_fetches_what_its_benchmarks_lack(tmp_path, server, monkeypatch)
     assert load_task("eurosat", root=tmp_path).class_names == ("River",)
     asked = len(server.asked)
     (tmp_path / "eurosat" / "2750" / "River" / "River_0.jpg").unlink()
-    with pytest.raises(DataError, match="eurosat is incomplete: .*get EuroSAT.zip.*Or remove .*2750, then call again"):
+    with pytest.raises(DataError, match="eurosat is incomplete: .*get EuroSAT.zip.*Or move .*2750 away and call again"):
         fetch_missing(grid)
     assert len(server.asked) == asked
 

@@ -96,7 +96,7 @@ def fetch_missing(grid: Grid) -> None:
         if found.state != "ready":
             counted = found.note or f"{found.present} of {found.expected} images, without {', '.join(found.missing)}"
             images = CARDS[found.dataset].image_root(grid.data_root)
-            raise DataError(f"{found.dataset} is {found.state}: {counted}. {found.todo} Or remove {images}, then call again.")
+            raise DataError(f"{found.dataset} is {found.state}: {counted}. {found.todo} Or move {images} away and call again.")
 
 
 def main(*arguments: str) -> int:
