@@ -41,6 +41,7 @@ class Card:
     origin: str  # of the split
     paper: str
     by_hand: str  # how to get the images
+    licence: str = ""  # of the images, where it is one
 
     def image_root(self, root) -> Path:
         return Path(root) / self.folder / self.images
@@ -68,6 +69,7 @@ CARDS = {
             "a photo of a {}.", 150, "drawn by CoOp, 50/20/30", "Fei-Fei et al., CVPR Workshops 2004",
             "get caltech-101.zip from data.caltech.edu/records/mzrjq-6wc02 and extract the "
             "101_ObjectCategories.tar.gz in it; the older address on vision.caltech.edu is gone",
+            "CC BY 4.0",
         ),
         Card(
             "oxford_pets", "oxford_pets", "images", ("split_zhou_OxfordPets.json",), 37, 2944, 736, 3669,
@@ -112,6 +114,7 @@ CARDS = {
             "eurosat", "eurosat", "2750", ("split_zhou_EuroSAT.json",), 10, 13500, 5400, 8100,
             "a centered satellite photo of {}.", 150, "drawn by CoOp, 50/20/30", "Helber et al., JSTARS 2019",
             "get EuroSAT.zip (the RGB version, folder 2750) as linked from github.com/phelber/EuroSAT",
+            "MIT licence",
         ),
         Card(
             "ucf101", "ucf101", "UCF-101-midframes", ("split_zhou_UCF101.json",), 101, 7639, 1898, 3783,

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from cbbt.data.cards import CARDS
 from cbbt.results.plots.parts import NAME
 from cbbt.results.plots.style import PAGE, in_style
 
 
 def shots_figure(task, columns: int = 10) -> Figure:
-    """One training shot of each of the first `columns` classes of a `Task`, with its class name."""
+    """One training shot of each of the first `columns` classes of a `Task`, with its class name, and whose pictures they are."""
     firsts = {}
     for item in task.train:
         firsts.setdefault(item.label, item)
     items = [firsts[label] for label in sorted(firsts)[:columns]]
     captions = [item.class_name.replace("_", " ").replace(" ", "\n") for item in items]
-    return row_of_pictures([item.image() for item in items], captions, task.name)
+    card = CARDS.get(task.name)
+    title = f"{task.name}: {card.paper}, {card.licence}" if card and card.licence else task.name
+    return row_of_pictures([item.image() for item in items], captions, title)
 
 
 @in_style
