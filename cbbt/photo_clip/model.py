@@ -54,6 +54,10 @@ class PhotoTokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of one text, without start and end; warns of words that the model never met."""
         self._warn_of_unknown(text)
+        return self.ids(text)
+
+    def ids(self, text: str) -> list[int]:
+        """The same without a warning."""
         return [new for token in self._bpe.encode(text) for new in self._pieces(token)]
 
     def decode(self, ids: list[int]) -> str:
