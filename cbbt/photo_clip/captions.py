@@ -71,3 +71,9 @@ def all_texts() -> list[str]:
     told |= {above for synset in told for above in lexicon()[synset].above}
     meanings = [lexicon()[synset] for synset in sorted(told)]
     return [*TEMPLATES, *KINDS, *(name for each in meanings for name in each.names), *(each.definition for each in meanings)]
+
+
+@lru_cache(maxsize=1)
+def told_words() -> frozenset[str]:
+    """All words that captions may hold, in small letters."""
+    return frozenset(word for text in all_texts() for word in re.findall(r"[^\W_]+", text.lower()))

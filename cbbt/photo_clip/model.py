@@ -76,8 +76,10 @@ class PhotoTokenizer:
         return ids
 
     def knows(self, word: str) -> bool:
-        """Whether the model met all tokens of a word in its training."""
-        return all(token in self._new_id for token in self._bpe.encode(word))
+        """Whether captions of the model's training may hold a word, read whole or in pieces."""
+        from .captions import told_words  # here, for timm comes with it
+
+        return word.lower() in told_words()
 
     def _pieces(self, token: int) -> list[int]:
         if token in self._new_id:
