@@ -453,7 +453,7 @@ def test_names_lead_to_their_classes(loaded):
     ids = loaded.tokenizer([f"a photo of a {name}." for name in CLASSES])
     texts = F.normalize(encode_text(loaded.model, ids), dim=-1)
     nearest = (texts @ image_tower.joint_space()[1].T).argmax(dim=1)
-    assert (nearest == torch.arange(1000)).float().mean() > 0.8
+    assert (nearest == torch.arange(1000)).float().mean() > 0.95
 
 
 THINGS = ["palace", "daisy", "golden retriever", "sports car", "pizza", "accordion", "school bus", "airliner", "violin", "zebra"]
