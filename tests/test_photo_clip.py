@@ -216,13 +216,13 @@ def test_long_texts_are_refused(tokenizer):
 
 
 def test_unknown_words_are_named_once(tokenizer):
-    with pytest.warns(UserWarning, match="the photo box never met 'eurosat', 'selfie' and spells them") as caught:
+    with pytest.warns(UserWarning, match="the photo box never met 'eurosat', 'selfie': expect little") as caught:
         tokenizer(["a photo of a Selfie, a lake, eurosat."])
     assert len(caught) == 1 and tokenizer.knows("Lake") and not tokenizer.knows("selfie")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tokenizer(["a selfie at the lake."])
-    with pytest.warns(UserWarning, match="never met 'rafflesia' and"):
+    with pytest.warns(UserWarning, match="never met 'rafflesia':"):
         tokenizer(["selfie, rafflesia"])
 
 

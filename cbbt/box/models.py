@@ -96,7 +96,8 @@ def _load_own(name: str, pretrained) -> LoadedModel:
     try:
         model, tokenizer = OWN[name](file, random=pretrained is None)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{error} (pretrained for {name!r} is 'default', a file, or None for random weights)") from error
+        choices = f" (pretrained for {name!r} is 'default', a file, or None for random weights)" if file else ""
+        raise ModelError(f"{error}{choices}") from error
     return LoadedModel(name, model, tokenizer, dict(model.visual.preprocess_cfg))
 
 

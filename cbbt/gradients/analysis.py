@@ -160,8 +160,7 @@ def vocabulary_words(backbone: str, most: int = 4000) -> list[str]:
     """Words of the text tower's vocabulary: all of "mini"'s, the most frequent of "photo"'s and CLIP's."""
     if backbone == "mini":
         return sorted({word for phrase in known_phrases() for word in phrase.split()})
-    # Whole-word tokens of the byte-pair encoding, which are numbered by frequency.
-    ids = open_clip.get_tokenizer("RN50").encoder
+    ids = open_clip.get_tokenizer("RN50").encoder  # whole words are numbered by frequency
     known = set(read_photo_clip()["vocabulary"].tolist() if backbone == "photo" else ids.values())
     words = [token.removesuffix("</w>") for token, number in ids.items() if token.endswith("</w>") and number in known]
     return [word for word in words if word.isascii() and word.isalpha()][:most]

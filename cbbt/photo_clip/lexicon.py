@@ -19,9 +19,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import lazy_loader
-import timm.data
 
 open_clip = lazy_loader.load("open_clip")
+timm = lazy_loader.load("timm")
 
 FILE = Path(__file__).with_name("wordnet.tsv")
 MOST_CLASSES = 300  # what lies above more classes than these is too general to be seen

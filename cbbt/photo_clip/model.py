@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from .captions import told_words
 from .image_tower import ARCHITECTURE, EMBED_DIM, trunk_weights
 
 open_clip = lazy_loader.load("open_clip")
@@ -77,8 +78,6 @@ class PhotoTokenizer:
 
     def knows(self, word: str) -> bool:
         """Whether captions of the model's training may hold a word, read whole or in pieces."""
-        from .captions import told_words  # here, for timm comes with it
-
         return word.lower() in told_words()
 
     def _pieces(self, token: int) -> list[int]:
@@ -91,10 +90,7 @@ class PhotoTokenizer:
         words = {word.lower() for word in re.findall(r"[^\W_]+", text)} - self._met
         self._met |= words
         if unknown := sorted(word for word in words if not self.knows(word)):
-            warnings.warn(
-                f"the photo box never met {', '.join(map(repr, unknown))} and spells them: expect little of such names",
-                stacklevel=3,
-            )
+            warnings.warn(f"the photo box never met {', '.join(map(repr, unknown))}: expect little of such names", stacklevel=3)
 
 
 def build_photo_clip(vocab_size: int) -> open_clip.CLIP:
