@@ -16,6 +16,7 @@ import cbbt
 ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "cbbt").rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PAGES = sorted((ROOT / "docs").rglob("*.ipynb"))  # notebooks run once on photographs, which no test has
 README = (ROOT / "README.md").read_text()
 
 
@@ -83,9 +84,23 @@ def test_notebooks_follow_the_plan(path):
                 assert node.end_lineno - node.lineno < 10, f"{node.name} belongs in the package"
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_pages_are_notebooks_run_whole_on_photographs(path):
+    assert path.stat().st_size < 1_000_000
+    cells = nbformat.read(path, as_version=4).cells
+    own = nbformat.read(ROOT / "notebooks" / path.name, as_version=4).cells
+    given = [cell for cell in cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    assert [cell.source for cell in cells if cell not in given] == [cell.source for cell in own]
+    assert "photo" in given[0].source and "eurosat" in given[0].source
+    for cell in cells:
+        assert cell.cell_type != "code" or cell.execution_count
+        assert not any(output.output_type == "error" for output in cell.get("outputs", ()))
+    assert not re.search(r"/(home|root|tmp|work|Users)/", path.read_text())
+
+
 def test_readme_lists_every_notebook():
-    for path in NOTEBOOKS:
-        assert f"notebooks/{path.name}" in README
+    for path in [*NOTEBOOKS, *PAGES]:
+        assert str(path.relative_to(ROOT)) in README
 
 
 def test_readme_names_the_commands_that_run_everything():
