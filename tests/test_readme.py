@@ -75,7 +75,7 @@ def require(*sentences: str) -> None:
     assert [sentence for sentence in sentences if sentence not in README] == []
 
 
-@pytest.mark.parametrize("name", ["runs", "peers/runs"])
+@pytest.mark.parametrize("name", ["runs", "peers/runs", "photos/runs"])
 def test_the_accuracies_are_those_of_the_runs(table, name):
     lines = to_markdown(accuracy_table(table(name), 16)).splitlines()
     require(*(line for line in lines if line.startswith("|")))
@@ -99,6 +99,20 @@ def test_the_readings_are_corrected_for_their_number(table):
 @pytest.mark.parametrize("name, method, baseline, shots", READINGS)
 def test_the_readings_are_those_of_the_runs(table, name, method, baseline, shots):
     require(f"{shots} shots. {difference_sentence(table(name), method, baseline, shots)}")
+
+
+@pytest.mark.parametrize("dataset", ["eurosat", "caltech101"])
+def test_the_readings_on_photographs_are_those_of_the_runs(table, dataset):
+    runs = table("photos/runs")
+    pairs = [("cbbt", "adapter"), ("cbbt", "tip_adapter_f"), ("cbbt_plus", "cbbt"), ("cbbt_prompt", "true_gradient")]
+    require(*(difference_sentence(runs[runs.dataset == dataset], *pair, 16) for pair in pairs))
+    require(f"{runs[runs.dataset == dataset].n_judged.max():,}")
+
+
+def test_the_times_on_photographs_are_those_of_the_table(table):
+    seconds = table("speed_photos").set_index("part").seconds
+    require(f"take {seconds['features of the test split'] / 60:.1f} minutes, a run of CBBT {seconds['a run of cbbt']:.0f} s")
+    require(f"of CBBT+ {seconds['a run of cbbt_plus']:.0f} s")
 
 
 def test_the_speeds_are_those_of_the_tables(table):
