@@ -134,7 +134,7 @@ NAMES = ["lake", "golden retriever", "sea or lake", "annual crop land", "herbace
 WORDS = "a photo of a large white water dog with long black hair on the red boat".split()
 
 
-@pytest.mark.filterwarnings("ignore:the photo box never met")
+@pytest.mark.filterwarnings("ignore:the model never met")
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
 @pytest.mark.parametrize("length", [1, 4, 16])
 def test_prompts_equal_open_clips_own_function(loaded, box, length, position):
@@ -199,7 +199,7 @@ def test_every_token_of_clips_is_read_by_known_pieces(tokenizer, clip):
         assert (pieces == [token]) == (token in known)
 
 
-@pytest.mark.filterwarnings("ignore:the photo box never met")
+@pytest.mark.filterwarnings("ignore:the model never met")
 @pytest.mark.parametrize("text", ["a photo of a lake.", "giraffe and okapi", "größe, café", "日本 🦒", "boeing 737"])
 def test_texts_come_back_from_their_ids(tokenizer, clip, text):
     expected = clip.decode(clip.encode(text))
@@ -215,15 +215,14 @@ def test_long_texts_are_refused(tokenizer):
         tokenizer([" ".join(["a"] * 31)])
 
 
-def test_unknown_words_are_named_once(tokenizer):
-    with pytest.warns(UserWarning, match="the photo box never met 'eurosat', 'selfie': expect little") as caught:
-        tokenizer(["a photo of a Selfie, a lake, eurosat."])
-    assert len(caught) == 1 and tokenizer.knows("Lake") and not tokenizer.knows("selfie")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        tokenizer(["a selfie at the lake."])
-    with pytest.warns(UserWarning, match="never met 'rafflesia':"):
-        tokenizer(["selfie, rafflesia"])
+def test_unknown_words_are_named_once(tokenizer, recwarn):
+    box = cbbt.load_black_box("photo", device="cpu")
+    box.encode_texts(["a photo of a Selfie, a lake, eurosat."])
+    box.encode_texts(["a selfie at the lake."])
+    box.encode_prompts(box.token_embeddings("a")[None], ["selfie", "rafflesia"])
+    said = [str(warning.message) for warning in recwarn if "never met" in str(warning.message)]
+    assert [text.split(":")[0] for text in said] == ["the model never met 'eurosat', 'selfie'", "the model never met 'rafflesia'"]
+    assert tokenizer.knows("Lake") and not tokenizer.knows("selfie")
 
 
 # What it was told
@@ -396,7 +395,7 @@ def exported(trained, tmp_path_factory):
     return path
 
 
-@pytest.mark.filterwarnings("ignore:the photo box never met")  # of the few anchors' vocabulary
+@pytest.mark.filterwarnings("ignore:the model never met")  # of the few anchors' vocabulary
 @torch.no_grad()
 def test_exported_weights_give_the_same_features(trained, exported, photographs):
     (model, tokenizer, _), (again, reader) = trained, load_photo_clip(exported)

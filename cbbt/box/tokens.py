@@ -3,7 +3,7 @@
 open_clip's tokenizers cut off what does not fit into the text tower, so that two long
 sentences may become one; here it is refused. And a tokenizer made of English has words of
 other scripts only as letters or bytes, which a text tower trained on English hardly ever
-met: such words are named once.
+met: such words are named once, as are those that a small model's tokenizer says it never met.
 
 A name and the full stop behind it are read as one text, as in CoOp's and CBBT's released
 code: CLIP's tokenizer has a token for ".." that is not two of ".", so a name that ends in
@@ -13,6 +13,7 @@ between them are they read apart.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 import warnings
 from string import punctuation
@@ -39,7 +40,7 @@ class Tokens:
         self.stop = tokenizer.encode(".")
         # Class name → its ids, and those with its full stop: the same names come at every step.
         self._known: dict[str, tuple[list[int], list[int]]] = {}
-        self._met: set[str] = set()  # words beyond ASCII
+        self._met: set[str] = set()  # words that were looked at
 
     def ids(self, text: str) -> list[int]:
         """All ids of a text, without start and end of text. Raises ValueError for a text that holds either."""
@@ -59,7 +60,7 @@ class Tokens:
         """
         if not self._known.keys() >= set(class_names):
             self._known |= {name: (self.ids(readable(name)), self.ids(readable(name) + ".")) for name in class_names}
-            self._warn_of_spelled_words(map(readable, class_names))
+            self._warn_of_strange_words([*map(readable, class_names)])
         room, closed = self.length - context_length - 2, position == "end"
         for name in class_names:
             alone = self._known[name][0]
@@ -82,25 +83,35 @@ class Tokens:
                     f"sentence {shorten(text, 100)!r} has {count} tokens, "
                     f"but only {self.length - 2} fit into the text tower's {self.length} positions"
                 )
-        self._warn_of_spelled_words(texts)
+        self._warn_of_strange_words(texts)
         return self.tokenizer(texts)
 
-    def _warn_of_spelled_words(self, texts) -> None:
+    def _warn_of_strange_words(self, texts: list[str]) -> None:
         words = {word.strip(punctuation) for text in texts if not text.isascii() for word in text.split()} - self._met
-        self._met |= words
         if spelled := sorted(filter(self._is_spelled, words)):
-            more = f" and {len(spelled) - 5} more" if len(spelled) > 5 else ""
             warnings.warn(
-                f"the tokenizer has {', '.join(map(repr, spelled[:5]))}{more} not as words but as letters or bytes, "
+                f"the tokenizer has {_first(spelled)} not as words but as letters or bytes, "
                 "which a model trained on English does not understand: expect chance, or give class_names in English",
                 stacklevel=5,
             )
+        if hasattr(self.tokenizer, "knows"):
+            met = {word.lower() for text in texts for word in re.findall(r"[^\W_]+", text)} - self._met
+            if unknown := sorted(word for word in met if not self.tokenizer.knows(word)):
+                warnings.warn(f"the model never met {_first(unknown)}: expect little of such names", stacklevel=5)
+            words |= met
+        self._met |= words
 
     def _is_spelled(self, word: str) -> bool:
         """Whether most tokens of a word are single letters beyond ASCII, or bytes of them."""
         pieces = [self.tokenizer.decode([token]).strip() for token in self.tokenizer.encode(word)]
         letters = [piece for piece in pieces if "\ufffd" in piece or len(piece) == 1 and _is_foreign_letter(piece)]
         return 2 * len(letters) > len(pieces)
+
+
+def _first(words: list[str]) -> str:
+    """The first five, and how many more."""
+    more = f" and {len(words) - 5} more" if len(words) > 5 else ""
+    return f"{', '.join(map(repr, words[:5]))}{more}"
 
 
 def _is_foreign_letter(character: str) -> bool:

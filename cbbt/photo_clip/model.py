@@ -7,8 +7,6 @@ vocabulary; the trunk's weights come from a package (`image_tower`).
 
 from __future__ import annotations
 
-import re
-import warnings
 from pathlib import Path
 
 import lazy_loader
@@ -35,8 +33,7 @@ class PhotoTokenizer:
     """CLIP's byte pairs, with the few in use renumbered in their order.
 
     A token that the model never met is read as the two that it was merged from, and these
-    likewise, down to single bytes, so every text has ids. What is spelled so carries little meaning:
-    such words are named once in a warning.
+    likewise, down to single bytes, so every text has ids; `knows` tells which words mean something.
 
     vocabulary: CLIP's ids of the tokens in use, ascending; the last is end-of-text.
     """
@@ -46,19 +43,13 @@ class PhotoTokenizer:
         self._bpe = open_clip.SimpleTokenizer(context_length=CONTEXT_LENGTH)
         self._merges = list(self._bpe.bpe_ranks)
         self._new_id = {old: new for new, old in enumerate(self.vocabulary)}
-        self._met: set[str] = set()
         self.context_length = CONTEXT_LENGTH
         self.vocab_size = len(self.vocabulary)
         self.sot_token_id = self._new_id[self._bpe.sot_token_id]
         self.eot_token_id = self._new_id[self._bpe.eot_token_id]
 
     def encode(self, text: str) -> list[int]:
-        """Ids of one text, without start and end; warns of words that the model never met."""
-        self._warn_of_unknown(text)
-        return self.ids(text)
-
-    def ids(self, text: str) -> list[int]:
-        """The same without a warning."""
+        """Ids of one text, without start and end."""
         return [new for token in self._bpe.encode(text) for new in self._pieces(token)]
 
     def decode(self, ids: list[int]) -> str:
@@ -85,12 +76,6 @@ class PhotoTokenizer:
             return [self._new_id[token]]
         halves = self._merges[token - SINGLE]
         return [new for half in halves for new in self._pieces(self._bpe.encoder[half])]
-
-    def _warn_of_unknown(self, text: str) -> None:
-        words = {word.lower() for word in re.findall(r"[^\W_]+", text)} - self._met
-        self._met |= words
-        if unknown := sorted(word for word in words if not self.knows(word)):
-            warnings.warn(f"the photo box never met {', '.join(map(repr, unknown))}: expect little of such names", stacklevel=3)
 
 
 def build_photo_clip(vocab_size: int) -> open_clip.CLIP:

@@ -68,7 +68,7 @@ def _draw_batch(config: PretrainConfig, step: int, tokenizer: PhotoTokenizer) ->
     """Ids (batch, 32), the shortest first, and anchors (batch,) of one step; a function of (seed, step) alone."""
     draw = random.Random(f"{config.seed} {step}")
     chosen, captions = zip(*(draw_pair(draw) for _ in range(config.batch)))
-    lines = [tokenizer.ids(caption)[: CONTEXT_LENGTH - 2] for caption in captions]
+    lines = [tokenizer.encode(caption)[: CONTEXT_LENGTH - 2] for caption in captions]
     ids = torch.zeros(config.batch, CONTEXT_LENGTH, dtype=torch.long)
     for row, line in zip(ids, lines):
         row[: len(line) + 2] = torch.tensor([tokenizer.sot_token_id, *line, tokenizer.eot_token_id])
