@@ -99,5 +99,8 @@ def legend(figure: Figure, spare: list, handles: list, note: str) -> None:
 
 
 def band_note(table: pd.DataFrame) -> str:
-    seeds = table.seed.nunique()
-    return f"mean ± sd over {seeds} seeds" if seeds > 1 else "one seed"
+    counts = table.groupby("shots").seed.nunique()
+    least, most = counts.min(), counts.max()
+    if most == 1:
+        return "one seed"
+    return f"mean ± sd over {most} seeds" if least == most else f"mean ± sd over {least} to {most} seeds"
