@@ -1,4 +1,4 @@
-"""What the kit's two trained models share: the optimiser, its schedule, checkpoints, and text cut after its end.
+"""What the kit's two trained models share: rows of ids, text cut after its end, the optimiser and its rate, files.
 
 `mini_clip` trains both towers on drawn pictures, `photo_clip` a text tower towards a
 classifier. A configuration here is a dataclass with lr, weight_decay, warmup and steps.
@@ -9,13 +9,35 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 from dataclasses import asdict
 from pathlib import Path
 
-import open_clip
+import lazy_loader
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+
+open_clip = lazy_loader.load("open_clip")
+
+
+def padded_ids(tokenizer, lines: list[list[int]]) -> torch.Tensor:
+    """LongTensor (n, places): start, the ids of a line, end, then zeros; each line must fit."""
+    ids = torch.zeros(len(lines), tokenizer.context_length, dtype=torch.long)
+    for row, line in zip(ids, lines):
+        row[: len(line) + 2] = torch.tensor([tokenizer.sot_token_id, *line, tokenizer.eot_token_id])
+    return ids
+
+
+def read_texts(tokenizer, texts: str | list[str], reader: str) -> torch.Tensor:
+    """`padded_ids` of texts. Raises ValueError for one with more tokens than `reader`, named in the error, has places."""
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    lines, most = [tokenizer.encode(text) for text in texts], tokenizer.context_length - 2
+    for text, line in zip(texts, lines):
+        if len(line) > most:
+            raise ValueError(f"{text!r} is {len(line)} tokens, {reader} reads at most {most}")
+    return padded_ids(tokenizer, lines)
 
 
 def learning_rate(config, step: int) -> float:
@@ -53,6 +75,18 @@ def write_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[s
     unfinished = path.with_suffix(".unfinished")
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished, metadata)
     os.replace(unfinished, path)
+
+
+def export_tensors(tensors: dict[str, torch.Tensor], config, path: str | Path, **metadata: str) -> None:
+    """Write weights in half precision, with the configuration and the versions that made them."""
+    halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    versions = {
+        "torch": torch.__version__,
+        "open_clip": open_clip.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+    write_tensors(halves, Path(path), {"config": json.dumps(asdict(config)), "versions": json.dumps(versions)} | metadata)
 
 
 def save_checkpoint(path: Path, config, state: dict[str, torch.Tensor], optimiser, history: list[list[float]]) -> None:

@@ -15,6 +15,7 @@ from cbbt.mini_clip.shapes import SHAPES
 from cbbt.mini_clip.styles import STYLES
 from cbbt.mini_clip.symbols import DOTS, MAP_SIGNS
 from cbbt.mini_clip.textures import TEXTURES
+from cbbt.pretraining import write_tensors
 
 TINY = pretrain.PretrainConfig(pool=256, steps=6, batch=64, warmup=2, seed=3)
 
@@ -156,7 +157,7 @@ def test_wrong_weight_files_are_explained(tmp_path):
     broken.write_bytes(b"not weights")
     with pytest.raises(ValueError, match="does not fit the embedded model"):
         load_mini_clip(broken)
-    pretrain.write_tensors({"other": torch.zeros(3)}, tmp_path / "other.safetensors", {})
+    write_tensors({"other": torch.zeros(3)}, tmp_path / "other.safetensors", {})
     with pytest.raises(ValueError, match="does not fit the embedded model"):
         load_mini_clip(tmp_path / "other.safetensors")
 

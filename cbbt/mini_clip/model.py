@@ -17,6 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
+from cbbt.pretraining import read_texts
+
 from .captions import known_phrases
 
 open_clip = lazy_loader.load("open_clip")
@@ -65,16 +67,7 @@ class MiniTokenizer:
 
     def __call__(self, texts: str | list[str]) -> torch.Tensor:
         """LongTensor (n, 24): start, tokens, end, then zeros."""
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        ids = torch.zeros(len(texts), self.context_length, dtype=torch.long)
-        for row, text in zip(ids, texts):
-            tokens = [self.sot_token_id, *self.encode(text), self.eot_token_id]
-            if len(tokens) > self.context_length:
-                raise ValueError(
-                    f"{text!r} is {len(tokens) - 2} tokens, the embedded model reads at most {self.context_length - 2}"
-                )
-            row[: len(tokens)] = torch.tensor(tokens)
-        return ids
+        return read_texts(self, texts, "the embedded model")
 
     def _complaint(self, text: str) -> str:
         words = re.findall(r"[\w'-]+|[^\s\w]+", text)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-import platform
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import trange
 
-from cbbt.pretraining import build_optimiser, encode_text, learning_rate, resume, save_checkpoint, write_tensors
+from cbbt.pretraining import build_optimiser, encode_text, export_tensors, learning_rate, resume, save_checkpoint
 
 from .model import PREPROCESS, MiniTokenizer, build_mini_clip, vocabulary
 from .world import draw_pool
@@ -136,15 +135,4 @@ def zero_shot_accuracy(model: open_clip.CLIP, template: str, class_names, items)
 
 def export(model: open_clip.CLIP, config: PretrainConfig, path: Path) -> None:
     """Write the weights in half precision as safetensors, with parameters, vocabulary and versions."""
-    tensors = {name: t.half() if t.is_floating_point() else t for name, t in model.state_dict().items()}
-    versions = {
-        "torch": torch.__version__,
-        "open_clip": open_clip.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-    write_tensors(
-        tensors,
-        Path(path),
-        {"config": json.dumps(asdict(config)), "versions": json.dumps(versions), "vocabulary": json.dumps(vocabulary())},
-    )
+    export_tensors(model.state_dict(), config, path, vocabulary=json.dumps(vocabulary()))

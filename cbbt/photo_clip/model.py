@@ -14,6 +14,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from cbbt.pretraining import read_texts
+
 from .captions import told_words
 from .image_tower import ARCHITECTURE, EMBED_DIM, trunk_weights
 
@@ -58,14 +60,7 @@ class PhotoTokenizer:
 
     def __call__(self, texts: str | list[str]) -> torch.Tensor:
         """LongTensor (n, 32): start, tokens, end, then zeros. Raises ValueError for more than 30 tokens."""
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        ids = torch.zeros(len(texts), self.context_length, dtype=torch.long)
-        for row, text in zip(ids, texts):
-            tokens = [self.sot_token_id, *self.encode(text), self.eot_token_id]
-            if len(tokens) > self.context_length:
-                raise ValueError(f"{text!r} is {len(tokens) - 2} tokens, the photo box reads at most {self.context_length - 2}")
-            row[: len(tokens)] = torch.tensor(tokens)
-        return ids
+        return read_texts(self, texts, "the photo box")
 
     def knows(self, word: str) -> bool:
         """Whether captions of the model's training may hold a word, read whole or in pieces."""

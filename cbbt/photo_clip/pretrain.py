@@ -8,21 +8,18 @@ of (seed, step), so a run that was killed and resumes ends with the same weights
 
 from __future__ import annotations
 
-import json
 import math
-import platform
 import random
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import open_clip
 import torch
 from torch.nn import functional as F
 from tqdm.auto import trange
 
-from cbbt.pretraining import build_optimiser, encode_text, learning_rate, resume, save_checkpoint, write_tensors
+from cbbt.pretraining import build_optimiser, encode_text, export_tensors, learning_rate, padded_ids, resume, save_checkpoint
 
 from .captions import all_texts, draw_pair
 from .image_tower import joint_space
@@ -69,11 +66,8 @@ def _draw_batch(config: PretrainConfig, step: int, tokenizer: PhotoTokenizer) ->
     draw = random.Random(f"{config.seed} {step}")
     chosen, captions = zip(*(draw_pair(draw) for _ in range(config.batch)))
     lines = [tokenizer.encode(caption)[: CONTEXT_LENGTH - 2] for caption in captions]
-    ids = torch.zeros(config.batch, CONTEXT_LENGTH, dtype=torch.long)
-    for row, line in zip(ids, lines):
-        row[: len(line) + 2] = torch.tensor([tokenizer.sot_token_id, *line, tokenizer.eot_token_id])
     order = torch.tensor([len(line) for line in lines]).argsort(stable=True)
-    return ids[order], torch.tensor(chosen)[order]
+    return padded_ids(tokenizer, lines)[order], torch.tensor(chosen)[order]
 
 
 def _train_step(config, step: int, model, optimiser, tokenizer, places: torch.Tensor) -> list[float]:
@@ -130,12 +124,5 @@ def pretrain(
 
 def export(model: open_clip.CLIP, tokenizer: PhotoTokenizer, config: PretrainConfig, path: Path) -> None:
     """Write all but the trunk in half precision as safetensors, with vocabulary, parameters and versions."""
-    tensors = {name: t.half() for name, t in model.state_dict().items() if not name.startswith(TRUNK)}
-    tensors["vocabulary"] = torch.tensor(tokenizer.vocabulary, dtype=torch.int32)
-    versions = {
-        "torch": torch.__version__,
-        "open_clip": open_clip.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-    write_tensors(tensors, Path(path), {"config": json.dumps(asdict(config)), "versions": json.dumps(versions)})
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(TRUNK)}
+    export_tensors(tensors | {"vocabulary": torch.tensor(tokenizer.vocabulary, dtype=torch.int32)}, config, path)
