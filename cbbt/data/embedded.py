@@ -18,7 +18,8 @@ from PIL import Image
 from scipy import ndimage
 
 from cbbt.mini_clip import landcover, shapes, textures
-from cbbt.mini_clip.fields import SIDE, X, Y, bend, paint, pooled, resample, smooth_noise, step
+from cbbt.mini_clip.fields import SIDE, X, Y, bend, paint, pooled, resample, smooth_noise, step, two_colours
+from cbbt.mini_clip.glyphs import glyph
 
 from .cards import EMBEDDED
 from .task import DataError, Item, Task
@@ -26,6 +27,7 @@ from .task import DataError, Item, Task
 TEMPLATE = "a photo of a {}."  # of all four tasks
 TRAIN, VAL = 40, 20  # digits per class; the rest is the test split
 DRAWN = {"train": 64, "val": 40, "test": 2000}  # per class, per class, in all
+RESTYLED = 1000  # in all
 SEED = 20231215
 
 NAMES = {
@@ -129,17 +131,33 @@ def _shapes(rng: np.random.Generator, kind: str) -> np.ndarray:
 
 
 _DRAW = {"landcover": _landcover, "textures": _textures, "shapes": _shapes}
+# The same classes as the model's own world draws them: plain colours, the common sensor, printed digits.
+_RESTYLED = {
+    "digits": lambda rng, kind: paint(glyph(rng, kind, handwritten=False), *two_colours(rng)),
+    "landcover": lambda rng, kind: landcover.LANDS[kind](rng),
+    "textures": lambda rng, kind: paint(textures.TEXTURES[kind](rng), *two_colours(rng)),
+    "shapes": lambda rng, kind: paint(shapes.filled(shapes.placed(rng, kind, size=(15, 26), tilt=25)), *two_colours(rng)),
+}
 
 
 def _drawn_split(name: str, split: str) -> tuple[Item, ...]:
-    names = NAMES[name]
-    count = DRAWN[split] if split != "test" else round(DRAWN["test"] / len(names))
-    stream = (SEED, EMBEDDED.index(name), list(DRAWN).index(split))
+    count = DRAWN[split] if split != "test" else round(DRAWN["test"] / len(NAMES[name]))
+    return _drawn(name, _DRAW[name], (SEED, EMBEDDED.index(name), list(DRAWN).index(split)), count)
+
+
+def _drawn(name: str, draw, stream: tuple[int, ...], count: int) -> tuple[Item, ...]:
+    """`count` images per class, each from a generator of its own."""
     return tuple(
-        Item(label, class_name, pixels=pooled(_DRAW[name](np.random.default_rng((*stream, label, number)), kind)))
-        for label, (kind, class_name) in enumerate(names.items())
+        Item(label, class_name, pixels=pooled(draw(np.random.default_rng((*stream, label, number)), kind)))
+        for label, (kind, class_name) in enumerate(NAMES[name].items())
         for number in range(count)
     )
+
+
+@lru_cache(maxsize=len(EMBEDDED))
+def restyled(name: str) -> tuple[Item, ...]:
+    """About 1000 test images of the task `name` in another style: as the world of the pre-training draws its classes."""
+    return _drawn(name, _RESTYLED[name], (SEED, EMBEDDED.index(name), len(DRAWN)), round(RESTYLED / len(NAMES[name])))
 
 
 def _digit_pixels(image: np.ndarray) -> np.ndarray:
