@@ -36,6 +36,7 @@ class BlackBox:
         image_token_dim: width of the image tower's tokens, or None if it takes none.
         preprocess_config: how images are prepared (open_clip's keys: size, mean, std, …).
         logit_scale: τ, the factor on cosine similarities (a float, > 0).
+        gives_features: whether features of prompts are answers (see `cbbt.box.service`), or serve only to be handed back.
         ledger: the `Ledger` that counts every query.
     """
 
@@ -53,6 +54,7 @@ class BlackBox:
         self.image_size = size if isinstance(size, int) else size[0]
         self.image_token_dim = token_width(loaded.model.visual)
         self.logit_scale = float(loaded.model.logit_scale.exp())
+        self.gives_features = True
         self.ledger = ledger or Ledger()
 
     def with_ledger(self, ledger: Ledger) -> BlackBox:

@@ -1,0 +1,160 @@
+"""Poorer services: the same model, and answers that tell less.
+
+    half                features in half precision
+    int8                features of 8 bits an entry, with one scale for each vector
+    noise1e-2, -3       Gaussian noise on every feature, of this share of its entries' root
+                        mean square, drawn anew for each answer
+    logits              no features of prompts: losses and logits of images alone
+    top5                losses alone, from the logits of the five highest classes, the others at the fifth
+    labels              the predicted label alone: a loss is the share of wrong labels
+
+Features of images stay where no features are given: there they stand for the images
+in questions about losses. What a prompt's features tell is *sealed*: they can be
+handed back to the box and not computed with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from cbbt.box.blackbox import BlackBox, _behind
+from cbbt.box.ledger import Ledger
+from cbbt.catalogue import CATALOGUE
+from cbbt.seeding import generator_for
+
+TAKES = {"text", "token embeddings", "pixels", "image tokens"}
+
+
+@dataclass(frozen=True)
+class Service:
+    """gives: of features, logits, losses. noise: share of the root mean square that is added to features."""
+
+    gives: frozenset[str]
+    noise: float = 0.0
+
+
+def _gives(*answers: str, **options) -> Service:
+    return Service(frozenset(answers), **options)
+
+
+SERVICES = {
+    "full": _gives("features", "logits", "losses", "gradients"),
+    "half": _gives("features", "logits", "losses"),
+    "int8": _gives("features", "logits", "losses"),
+    "noise1e-3": _gives("features", "logits", "losses", noise=1e-3),
+    "noise1e-2": _gives("features", "logits", "losses", noise=1e-2),
+    "logits": _gives("logits", "losses"),
+    "top5": _gives("losses"),
+    "labels": _gives("losses"),
+}
+
+
+class ServiceRefused(ValueError):
+    """A question that the service does not answer."""
+
+
+def require_access(service: str, method: str) -> None:
+    """Raise `ServiceRefused`, which says what is needed and what is given, for a method that needs more than a service gives.
+
+    Who learns nothing is served by all. A method that is not in `cbbt.catalogue` is let in, and refused by what is sealed.
+    """
+    entry = CATALOGUE.get(method)
+    if service == "full" or entry is None or entry.learns == "nothing":
+        return
+    given = SERVICES[service].gives
+    if lacking := [need for need in entry.access.split(", ") if need not in given | TAKES]:
+        raise ServiceRefused(
+            f"method {method!r} needs {entry.access}; the service {service!r} gives {', '.join(sorted(given))}, "
+            f"and no {' and no '.join(lacking)}"
+        )
+
+
+class Sealed(torch.Tensor):
+    """Features of prompts that can be picked from and handed back to the box, and not computed with."""
+
+    ALLOWED = {
+        torch.Tensor.__getitem__, torch.Tensor.__len__, torch.Tensor.__iter__, torch.Tensor.unbind, torch.Tensor.split,
+        torch.split, torch.Tensor.detach, torch.Tensor.as_subclass, torch.Tensor.shape.__get__, torch.Tensor.device.__get__,
+        torch.Tensor.dim, torch.Tensor.ndim.__get__,
+    }  # fmt: skip
+
+    @classmethod
+    def __torch_function__(cls, function, types, arguments=(), named=None):
+        if function not in cls.ALLOWED:
+            name = getattr(function, "__name__", function)
+            raise ServiceRefused(f"this service gives no features of prompts: {name} of them is not to be had, only losses are")
+        return super().__torch_function__(function, types, arguments, named)
+
+
+class PoorBox(BlackBox):
+    """A handle on a box's model that answers as the service `service` of `SERVICES` does, and is charged alike.
+
+    Noise is drawn from a generator that depends on `seed`, on what the handle's ledger has counted so far, and on how
+    many ledgers lie between it and `box`: a run that is resumed meets the noise that it would have met.
+    """
+
+    def __init__(self, box: BlackBox, service: str, seed: int):
+        vars(self).update(vars(box), service=service, seed=seed, handle=0)
+        self.gives_features = "features" in SERVICES[service].gives
+        _behind[self] = _behind[box]
+
+    def with_ledger(self, ledger: Ledger) -> PoorBox:
+        other = super().with_ledger(ledger)
+        other.handle += 1
+        return other
+
+    def fingerprint(self) -> str:
+        """The model's, with the service and, where noise is drawn, the seed."""
+        drawn = f" seed {self.seed} handle {self.handle}" if SERVICES[self.service].noise else ""
+        return f"{super().fingerprint()} {self.service}{drawn}"
+
+    def encode_images(self, pixels, normalize=True, tokens=None):
+        count = str(self.ledger.counts)
+        return self._poorer(super().encode_images(pixels, normalize, tokens), count)
+
+    def encode_prompts(self, contexts, class_names, position="end"):
+        count = str(self.ledger.counts)
+        return self._sealed(self._poorer(super().encode_prompts(contexts, class_names, position), count))
+
+    def encode_texts(self, texts):
+        count = str(self.ledger.counts)
+        return self._sealed(self._poorer(super().encode_texts(texts), count))
+
+    def losses(self, text, images, labels, offsets=None):
+        return super().losses(text.as_subclass(torch.Tensor), images, labels, offsets)
+
+    def logits(self, text, images):
+        """Raises `ServiceRefused`, and counts nothing, where logits are not given."""
+        if "logits" not in SERVICES[self.service].gives:
+            raise ServiceRefused(f"the service {self.service!r} gives no logits")
+        return super().logits(text.as_subclass(torch.Tensor), images)
+
+    def _poorer(self, features: torch.Tensor, count: str) -> torch.Tensor:
+        """Features as the service gives them; `count`: what the ledger had counted before the question."""
+        if self.service == "half":
+            return features.half().float()
+        if self.service == "int8":
+            scale = features.abs().amax(dim=-1, keepdim=True) / 127
+            return (features / scale).round() * scale
+        if noise := SERVICES[self.service].noise:
+            draw = generator_for(self.seed, "service", self.handle, count)
+            size = noise * features.square().mean(dim=-1, keepdim=True).sqrt()
+            return features + size * torch.randn(features.shape, generator=draw).to(features.device)
+        return features
+
+    def _sealed(self, text: torch.Tensor) -> torch.Tensor:
+        return text if self.gives_features else text.as_subclass(Sealed)
+
+    def _losses(self, text, images, labels, offsets):
+        if self.service == "labels":
+            wrong = self._logits(text, images).argmax(dim=-1) != labels[:, None]
+            return wrong.float().mean(dim=0)
+        return super()._losses(text, images, labels, offsets)
+
+    def _logits(self, text, images):
+        logits = super()._logits(text, images)
+        if self.service != "top5" or logits.shape[-1] <= 5:
+            return logits
+        return logits.clamp(min=logits.topk(5, dim=-1).values[..., -1:])
