@@ -3,7 +3,8 @@
 They act on features that the box has already returned, so they are trained by
 ordinary backpropagation. An adapter maps raw (not normalised) image features
 (B, E) to a pair: unit-norm features (B, E), and logits (B, C) to be added to the
-similarity logits, or None.
+similarity logits, or None. One that changes features alone, whatever their classes, is
+`class_free` and serves other classes too.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from torch import nn
 class IdentityAdapter(nn.Module):
     """Normalises the features and adds nothing: the model as it is served."""
 
+    class_free = True
+
     def forward(self, raw: torch.Tensor):
         return F.normalize(raw, dim=-1), None
 
 
 class LinearMap(nn.Module):
     """x' = normalise(x W) of unit-norm features x, W (E, E) copied (LFA, Ouali et al., ICCV 2023)."""
+
+    class_free = True
 
     def __init__(self, weight: torch.Tensor):
         super().__init__()
@@ -41,6 +46,8 @@ class ResidualAdapter(nn.Module):
         width: E. reduction: E/reduction hidden units, ≥ 1. ratio: r in [0, 1].
         generator: CPU generator of the initial weights.
     """
+
+    class_free = True
 
     def __init__(self, width: int, reduction: int = 4, ratio: float = 0.2, *, generator: torch.Generator):
         super().__init__()

@@ -55,6 +55,17 @@ class Support:
         return self.views.flatten(0, 1), self.labels.repeat(len(self.views))
 
 
+@dataclass(frozen=True)
+class ContextPrompt:
+    """A learned context (M, D), asked for whatever classes."""
+
+    context: torch.Tensor
+    position: str = "end"
+
+    def __call__(self, box, words) -> torch.Tensor:
+        return box.encode_prompts(self.context[None], words.class_names, self.position)[0]
+
+
 @dataclass
 class Classifier:
     """Class text features (C, E), an adapter, and the model's logit scale τ.
@@ -62,6 +73,9 @@ class Classifier:
     head: a module (B, C) → (B, C) on the logits, or None.
     image_prompt: (box, pixels (B, 3, H, W)) → raw features (B, E), for methods that
         change what the model sees; None where the features of the images serve.
+    retext: (box, words) → text (C', E) of a learned prompt for other classes, where `words`
+        has their `class_names` and the `template`; None where no prompt was learned, or
+        one that belongs to the classes it was learned for.
     """
 
     text: torch.Tensor
@@ -69,31 +83,41 @@ class Classifier:
     logit_scale: float
     head: nn.Module | None = None
     image_prompt: Callable | None = None
+    retext: Callable | None = None
 
     @torch.no_grad()
     def logits(self, raw: torch.Tensor) -> torch.Tensor:
         """Logits (B, C) of raw image features (B, E)."""
         features, offsets = self.adapter(raw)
-        logits = self.logit_scale * features @ self.text.T
+        text = self.text.as_subclass(torch.Tensor)  # what a service seals for a fit (`cbbt.box.service`), it opens to classify
+        logits = self.logit_scale * features @ text.T
         if offsets is not None:
             logits = logits + offsets
         return logits if self.head is None else self.head(logits)
 
     def accuracy(self, raw: torch.Tensor, labels: torch.Tensor) -> float:
-        """Top-1 accuracy in percent; NaN for an empty split. Raises FloatingPointError for logits that are not finite."""
-        if not len(labels):
-            return math.nan
-        logits = self.logits(raw)
-        if not torch.isfinite(logits).all():
-            raise FloatingPointError("the classifier's logits are not finite numbers")
-        return 100.0 * (logits.argmax(dim=1) == labels).double().mean().item()
+        """Top-1 accuracy in percent of raw image features; see `accuracy_of`."""
+        return accuracy_of(self.logits(raw), labels)
 
     def accuracy_on(self, split: Split, box) -> float:
         """Top-1 accuracy in percent; with an image prompt, `box` encodes the split anew."""
-        if self.image_prompt is None or not len(split.labels):
-            return self.accuracy(split.features, split.labels)
-        raw = torch.cat([self.image_prompt(box, batch.to(box.device)) for batch in split.pixels.batches()])
-        return self.accuracy(raw, split.labels)
+        return accuracy_of(self.logits_on(split, box), split.labels)
+
+    def logits_on(self, split: Split, box) -> torch.Tensor:
+        """Logits (m, C) of a split; with an image prompt, `box` encodes it anew."""
+        raw = split.features
+        if self.image_prompt is not None and len(split.labels):
+            raw = torch.cat([self.image_prompt(box, batch.to(box.device)) for batch in split.pixels.batches()])
+        return self.logits(raw)
+
+
+def accuracy_of(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """Top-1 accuracy in percent; NaN for an empty split. Raises FloatingPointError for logits that are not finite."""
+    if not len(labels):
+        return math.nan
+    if not torch.isfinite(logits).all():
+        raise FloatingPointError("the classifier's logits are not finite numbers")
+    return 100.0 * (logits.argmax(dim=1) == labels).double().mean().item()
 
 
 @dataclass

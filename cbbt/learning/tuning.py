@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 from cbbt.adapters import IdentityAdapter
 from cbbt.gradients.directions import MEMORY, family
 from cbbt.gradients.estimators import estimate_gradient
-from cbbt.learning.fitting import Classifier, Fitted, Session, Support
+from cbbt.learning.fitting import Classifier, ContextPrompt, Fitted, Session, Support
 from cbbt.learning.progress import Progress, optimizer_tensors, part, restore_optimizer
 from cbbt.seeding import batch_rows, generator_for
 
@@ -156,7 +156,8 @@ def tune(
         now = loop.text
         if loop.context is not None:
             now = session.judge.encode_prompts(loop.context.detach()[None], support.class_names, config.position)[0]
-        return Classifier(now.detach(), adapter if loop.step > joined else IdentityAdapter(), box.logit_scale)
+        present = adapter if loop.step > joined else IdentityAdapter()
+        return Classifier(now.detach(), present, box.logit_scale, retext=travelling(loop.context, config))
 
     for step in tqdm(
         range(loop.step, total), initial=loop.step, total=total, desc="tune", delay=3, disable=not session.progress, leave=False
@@ -185,6 +186,13 @@ def tune(
         if progress.due:
             loop.save()
     return loop.fitted(classifier, support, joined)
+
+
+def travelling(context: torch.Tensor | None, config) -> ContextPrompt | None:
+    """The prompt of a context as it is now, for other classes; None for class-specific contexts (C, M, D) or none."""
+    if context is None or context.ndim == 3:
+        return None
+    return ContextPrompt(context.detach().clone(), config.position)
 
 
 def _whole(support: Support, adapter: nn.Module):
@@ -259,11 +267,12 @@ class _Loop:
         if self.progress.history[self.progress.best_epoch - 1]["step"] > joined:
             best_adapter = copy.deepcopy(self.adapter)
             best_adapter.load_state_dict(part(best, "adapter."))
-        best_text = last.text
+        best_text, retext = last.text, None
         if self.context is not None:
             judge, position = self.progress.session.judge, self.config.position
             best_text = judge.encode_prompts(best["context"][None], support.class_names, position)[0]
-        best_val = Classifier(best_text.detach(), best_adapter, last.logit_scale)
+            retext = travelling(best["context"], self.config)
+        best_val = Classifier(best_text.detach(), best_adapter, last.logit_scale, retext=retext)
         return Fitted(last, best_val, self.progress.best_epoch, self.progress.history, learned)
 
     # ---- checkpoints ---------------------------------------------------------

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from cbbt.adapters import IdentityAdapter
 from cbbt.box.prompts import initial_context
 from cbbt.checks import check_ranges, check_types
-from cbbt.learning.fitting import Classifier, Fitted
+from cbbt.learning.fitting import Classifier, ContextPrompt, Fitted
 from cbbt.learning.search import search
 from cbbt.methods.parts.evolution import Evolution, calibrated_std, random_projection
 from cbbt.seeding import generator_for
@@ -97,8 +97,8 @@ class Bbt:
         return {"z": self.best}
 
     def classifier(self, box, parameters) -> Classifier:
-        text = box.encode_prompts(self.contexts(parameters["z"][None]), self.support.class_names)[0]
-        return Classifier(text, IdentityAdapter(), box.logit_scale)
+        prompt = ContextPrompt(self.contexts(parameters["z"][None])[0])
+        return Classifier(prompt(box, self.support), IdentityAdapter(), box.logit_scale, retext=prompt)
 
     def state(self) -> dict[str, torch.Tensor]:
         return {"z": self.best, "losses": self.evolution.history()}

@@ -27,6 +27,7 @@ What a loss query scores: one context on all shots, the first view of each.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +36,7 @@ from torch import nn
 
 from cbbt.adapters import IdentityAdapter
 from cbbt.checks import check_ranges
-from cbbt.learning.fitting import Classifier, Fitted
+from cbbt.learning.fitting import Classifier, ContextPrompt, Fitted
 from cbbt.learning.progress import optimizer_tensors, part, restore_optimizer
 from cbbt.learning.search import search
 from cbbt.methods import bbt
@@ -74,8 +75,10 @@ class Craft(bbt.Bbt):
         n_classes, s = len(support.class_names), self.settings
         self.head = RefiningHead(n_classes, s.hidden, generator_for(config.seed, "head")).to(box.device)
         self.optimizer = torch.optim.Adam(self.head.parameters(), lr=s.head_lr)
-        # and one question for the text of the context at which the head is trained
-        self.cost = {"loss_queries": s.population, "class_prompts": (s.population + 1) * n_classes}
+        # and one question for the text of the context at which the head is trained; its logits are asked for where text
+        # features are no answers
+        asked = 0 if box.gives_features else math.ceil(len(self.labels) / s.batch)
+        self.cost = {"loss_queries": s.population + asked, "class_prompts": (s.population + 1) * n_classes}
 
     def step(self, index: int, steps: int) -> dict:
         columns = super().step(index, steps)
@@ -99,7 +102,7 @@ class Craft(bbt.Bbt):
         views, labels = self.support.views, self.support.labels
         order = torch.randperm(len(labels), generator=generator_for(self.seed, "head order", index))
         for rows in order.to(labels.device).split(self.settings.batch):
-            logits = self.box.logit_scale * F.normalize(views[index % len(views)][rows], dim=-1) @ text.T
+            logits = self.logits(text, F.normalize(views[index % len(views)][rows], dim=-1))
             refined = self.head(logits)
             loss = F.cross_entropy(refined, labels[rows]) + weight * divergence(logits, refined)
             self.optimizer.zero_grad()
@@ -107,14 +110,18 @@ class Craft(bbt.Bbt):
             self.optimizer.step()
         return loss.item()
 
+    def logits(self, text: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """Logits (n, C) of unit-norm features (n, E) for the class text (C, E)."""
+        return self.box.logit_scale * features @ text.T if self.box.gives_features else self.box.logits(text[None], features)[0]
+
     def parameters(self) -> dict[str, torch.Tensor]:
         return {"z": self.z} | {f"head.{key}": value.detach().clone() for key, value in self.head.state_dict().items()}
 
     def classifier(self, box, parameters) -> Classifier:
         head = RefiningHead(len(self.support.class_names), self.settings.hidden, generator_for(0)).to(box.device)
         head.load_state_dict(part(parameters, "head."))
-        text = box.encode_prompts(self.contexts(parameters["z"][None]), self.support.class_names)[0]
-        return Classifier(text, IdentityAdapter(), box.logit_scale, head=head)
+        prompt = ContextPrompt(self.contexts(parameters["z"][None])[0])
+        return Classifier(prompt(box, self.support), IdentityAdapter(), box.logit_scale, head=head, retext=prompt)
 
     def state(self) -> dict[str, torch.Tensor]:
         moments = {f"adam.{key}": value for key, value in optimizer_tensors(self.optimizer).items()}

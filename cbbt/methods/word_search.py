@@ -138,8 +138,12 @@ class WordSearch:
         return {"template": as_bytes((self.ranked() or [self.support.template])[0])}
 
     def classifier(self, box, parameters) -> Classifier:
-        text = box.encode_texts(fill_template(as_text(parameters["template"]), self.support.class_names))
-        return Classifier(text, IdentityAdapter(), box.logit_scale)
+        template = as_text(parameters["template"])
+
+        def retext(box, words):
+            return box.encode_texts(fill_template(template, words.class_names))
+
+        return Classifier(retext(box, self.support), IdentityAdapter(), box.logit_scale, retext=retext)
 
     def state(self) -> dict[str, torch.Tensor]:
         scores = torch.tensor(list(self.scores.values()), dtype=torch.float64)

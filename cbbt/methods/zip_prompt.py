@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from cbbt.adapters import IdentityAdapter
 from cbbt.box.prompts import initial_context
 from cbbt.checks import check_ranges, check_types
-from cbbt.learning.fitting import Classifier, Fitted
+from cbbt.learning.fitting import Classifier, ContextPrompt, Fitted
 from cbbt.learning.search import search
 from cbbt.methods.parts.spsa import Gains, spsa_gradient
 from cbbt.seeding import batch_rows, generator_for
@@ -117,8 +117,8 @@ class Zip:
         return {"x": self.x}
 
     def classifier(self, box, parameters) -> Classifier:
-        text = box.encode_prompts(self.contexts(parameters["x"][None]), self.support.class_names)[0]
-        return Classifier(text, IdentityAdapter(), box.logit_scale)
+        prompt = ContextPrompt(self.contexts(parameters["x"][None])[0])
+        return Classifier(prompt(box, self.support), IdentityAdapter(), box.logit_scale, retext=prompt)
 
     state = parameters
 

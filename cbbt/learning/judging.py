@@ -1,0 +1,65 @@
+"""How a fitted classifier is judged beside its accuracy: its calibration, and what of it serves elsewhere.
+
+What can be asked for other class names travels: a learned prompt, and what changes
+images or their features whatever their classes (an adapter that says that it is
+`class_free`). What has a row for each class cannot: heads, caches, class-specific contexts.
+Among the same classes, or some of them, everything serves.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from cbbt.adapters import IdentityAdapter
+from cbbt.learning.fitting import Classifier, Split, accuracy_of
+
+BINS = 15
+
+
+def expected_calibration_error(logits: torch.Tensor, labels: torch.Tensor, bins: int = BINS) -> float:
+    """Σ_b (n_b / n) |accuracy_b − confidence_b| in percent, over `bins` equal bins of the confidence.
+
+    The confidence is the largest softmax probability of logits (n, C), n ≥ 1; a bin holds
+    the values above its lower bound up to its upper one. Source: Guo et al., ICML 2017.
+    """
+    confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
+    hits = (predicted == labels).double()
+    number = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    gaps = torch.zeros(bins, dtype=torch.float64, device=logits.device).index_add(0, number, hits - confidence)
+    return 100.0 * gaps.abs().sum().item() / len(labels)
+
+
+def judge_elsewhere(classifier: Classifier, target, split: Split, box, start: torch.Tensor) -> dict:
+    """Scores of `classifier` on the images `split` of a `cbbt.data.targets.Target`, and what of it was used there.
+
+    start: text (C', E) of the target's classes before any tuning, for classifiers whose prompt does not travel.
+    Returns accuracy and ece in percent, and travels: "all", "nothing", or the learned parts that serve there.
+    """
+    travels, rows = ["all"], slice(None)
+    if target.rows is None:
+        classifier, travels = for_other_classes(classifier, target, box, start)
+    else:
+        rows = list(target.rows)
+    logits = classifier.logits_on(split, box)[:, rows]
+    return {
+        "accuracy": accuracy_of(logits, split.labels),
+        "ece": expected_calibration_error(logits, split.labels),
+        "travels": ", ".join(travels) or "nothing",
+    }
+
+
+def for_other_classes(classifier: Classifier, words, box, start: torch.Tensor) -> tuple[Classifier, list[str]]:
+    """The classifier of other classes that shares with `classifier` what does not depend on its classes; names of these parts.
+
+    words: has the `class_names` and the `template`. A head on the logits stays behind.
+    """
+    free = getattr(classifier.adapter, "class_free", False)
+    parts = {
+        "prompt": classifier.retext is not None,
+        "image prompt": classifier.image_prompt is not None,
+        "adapter": free and not isinstance(classifier.adapter, IdentityAdapter),
+    }
+    text = classifier.retext(box, words) if parts["prompt"] else start
+    adapter = classifier.adapter if free else IdentityAdapter()
+    other = Classifier(text, adapter, classifier.logit_scale, image_prompt=classifier.image_prompt)
+    return other, [name for name, used in parts.items() if used]
