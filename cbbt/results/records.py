@@ -55,6 +55,7 @@ def runs_table(records: list[dict]) -> pd.DataFrame:
         | record["config"]
         | {"dataset": _task(record)}
         | {"options": json.dumps(record["config"].get("options", {}))}
+        | {"targets": ", ".join(record["config"].get("targets", []))}
         | record["scores"]
         | {"looks": len(record["history"])}  # how many models the best on the judged split was picked from
         | record["queries"]
@@ -75,6 +76,24 @@ def curves_table(records: list[dict]) -> pd.DataFrame:
             {"dataset": _task(record)} | {key: record["config"][key] for key in keys} | row
             for record in records
             for row in record["history"]
+        ]
+    )
+
+
+def targets_table(records: list[dict]) -> pd.DataFrame:
+    """One row per run and place where it was judged: keys of the run, target, accuracy, ece, zero_shot, travels, n_judged.
+
+    The target "own" is the run's own test split. Empty if no run has targets.
+    """
+    keys = ("backbone", "method", "shots", "seed", "classes", "service")
+    return pd.DataFrame(
+        [
+            {"run_id": record["run_id"], "dataset": _task(record)}
+            | {key: record["config"][key] for key in keys}
+            | {"target": name}
+            | scores
+            for record in records
+            for name, scores in record.get("targets", {}).items()
         ]
     )
 

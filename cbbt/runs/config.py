@@ -16,11 +16,13 @@ from dataclasses import dataclass, field
 
 from cbbt.box.ledger import GRAINS
 from cbbt.box.prompts import POSITIONS
+from cbbt.box.service import SERVICES, require_access
 from cbbt.checks import check_ranges, check_types, choose, nearest, require_distinct
 from cbbt.data.augment import AUGMENTATIONS
 from cbbt.data.cards import CARDS, EMBEDDED
 from cbbt.data.load import READERS
 from cbbt.data.names import read_class_names
+from cbbt.data.targets import CLASSES, check_target
 from cbbt.gradients.directions import DIRECTIONS, LEARNING
 from cbbt.gradients.estimators import DIFFERENCES, FACTORS
 from cbbt.methods import DEFAULTS, METHODS
@@ -82,6 +84,9 @@ class RunConfig:
     template: str | None = None  # a sentence with {}; the task's own if None
     class_names: tuple | dict | None = None  # in label order, or folder → name; a file of either is read; None: the task's own
     judge: str = "test"  # the split that scores; "validation", the pool without the shots, while choosing settings
+    classes: str = "all"  # "base": fitted and judged on the first half of them (`cbbt.data.targets`)
+    targets: list = field(default_factory=list)  # where else the fitted model is judged: "new", a shift, or a data set
+    service: str = "full"  # of `cbbt.box.service.SERVICES`; the poorer ones answer less, or less exactly
 
     # Budgets. A search that is given one for what it asks runs until it is spent, however long it would
     # run by itself; what costs no query (an adapter's steps) goes on as planned, whatever the budget.
@@ -109,6 +114,8 @@ class RunConfig:
             "factor": FACTORS,
             "augmentation": AUGMENTATIONS,
             "judge": ("test", "validation"),
+            "classes": CLASSES,
+            "service": SERVICES,
             "split": READERS,
         }
         for name, allowed in choices.items():
@@ -131,6 +138,13 @@ class RunConfig:
             )
         if not 0 <= self.adapter_ratio <= 1:
             raise ValueError(f"adapter_ratio must lie in [0, 1], got {self.adapter_ratio}")
+        require_access(self.service, self.method)
+        if self.targets:
+            require_distinct("targets", self.targets)
+            if self.judge == "validation":
+                raise ValueError("targets are test images: none is looked at while settings are chosen on validation")
+        for target in self.targets:
+            check_target(target, self.dataset, self.classes)
         if self.shots == 0 and method.needs_shots:
             raise ValueError(f"method {self.method!r} needs shots ≥ 1; only zero_shot runs with 0")
         if self.options or method.settings:
@@ -176,7 +190,7 @@ class RunConfig:
     @property
     def run_id(self) -> str:
         """A readable name that ends in a hash of every field."""
-        values = dataclasses.asdict(self) | {"dataset": self.dataset_name}
+        values = dataclasses.asdict(self) | {"dataset": self.dataset_name, "targets": [*map(dataset_name, self.targets)]}
         text = json.dumps(values, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         name = f"{self.dataset_name}-{self.backbone}-{self.method}-{self.shots}shot-seed{self.seed}-{digest}"

@@ -15,19 +15,25 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from cbbt.adapters import IdentityAdapter
 from cbbt.box.ledger import Ledger
 from cbbt.box.memory import peak_memory
+from cbbt.box.prompts import initial_context
+from cbbt.box.service import SERVICES
 from cbbt.data.features import encode_items, encode_views
 from cbbt.data.load import load_task
 from cbbt.data.names import require_distinct_prompts
 from cbbt.data.pixels import Pixels
+from cbbt.data.targets import Target, find_target, half_of
 from cbbt.data.task import DataError, Task, identity, labels_of
 from cbbt.files import locked, whole_file
-from cbbt.learning.fitting import Session, Support
+from cbbt.learning.fitting import Classifier, ContextPrompt, Session, Support, accuracy_of
+from cbbt.learning.judging import expected_calibration_error, judge_elsewhere
 from cbbt.methods import METHODS
+from cbbt.methods.parts.start import start_text
 from cbbt.provenance import commit, versions
 from cbbt.results.records import RECORD, read_record_file
-from cbbt.runs.config import RunConfig
+from cbbt.runs.config import RunConfig, dataset_name
 from cbbt.runs.origin import origin_of, require_same_origin
 from cbbt.runs.workbench import Workbench
 
@@ -60,10 +66,13 @@ def run(
         workbench: of the runs before this one, to share models and judged images with.
 
     The record has: config, run_id, task (its name), origin (see `cbbt.runs.origin`),
-    scores (percent), selection, history (a row per epoch), queries of the fit at three
+    scores (percent; `_ece` is the calibration error), selection, history (a row per epoch), queries of the fit at three
     grains, evaluation_queries, repeated_queries (asked again after a kill, less what
     `cache` answered), how many numbers were learned, seconds, peak_megabytes (of the
-    fit), versions, commit, device.
+    fit), versions, commit, device. One with targets has targets: "own", the run's own test
+    split, and each target by its name, with accuracy, ece, zero_shot (accuracy of the bare
+    prompt "a <class>." on the same images), travels (what of the fitted model was used
+    there, see `cbbt.learning.judging`) and n_judged.
 
     Raises `DataError` for data that cannot be read or an empty split to judge by,
     `StaleRecord` if what is kept of this run is of other images or weights,
@@ -71,26 +80,28 @@ def run(
     a step, and `FloatingPointError` if a loss or the outcome is no finite number.
     """
     words = {"split": config.split, "template": config.template, "class_names": config.class_names}
-    task = load_task(config.dataset, shots=config.shots, seed=config.seed, root=root, **words)
+    whole = load_task(config.dataset, shots=config.shots, seed=config.seed, root=root, **words)
     if config.judge == "validation":
-        shots = {identity(item) for item in task.val}  # which a method may have read
+        shots = {identity(item) for item in whole.val}  # which a method may have read
         pool = load_task(config.dataset, root=root, **words).val
-        task = dataclasses.replace(task, test=tuple(item for item in pool if identity(item) not in shots))
+        whole = dataclasses.replace(whole, test=tuple(item for item in pool if identity(item) not in shots))
+    task = half_of(whole, config.classes)
+    targets = [find_target(name, whole, config.classes, root) for name in config.targets]
     if not len(task.test):
         raise DataError(f"{config.dataset} has no image to judge by: its {config.judge} split is empty")
     options = {"cache": cache, "device": device, "workers": workers, "progress": progress, "save_every": save_every}
     workbench = workbench or Workbench()
     if out is None:
-        return _carry_out(config, task, None, workbench, **options)
+        return _carry_out(config, task, targets, None, workbench, **options)
     folder = Path(out).expanduser() / config.run_id
-    origin = origin_of(config, task)
+    origin = origin_of(config, task, targets)
     with locked(folder / LOCK, wait=True):
         if (folder / RECORD).exists():
             record = read_record_file(folder / RECORD)
             require_same_origin(record.get("origin", {}), origin, folder)
         else:
             _begin(origin, folder)
-            record = _carry_out(config, task, folder, workbench, **options) | {"origin": origin}
+            record = _carry_out(config, task, targets, folder, workbench, **options) | {"origin": origin}
             _save(record, folder)
         (folder / LOCK).unlink(missing_ok=True)  # who waited holds one that is gone
     return record
@@ -105,9 +116,19 @@ def _begin(origin: dict, folder: Path) -> None:
 
 
 def _carry_out(
-    config: RunConfig, task: Task, folder: Path | None, workbench: Workbench, *, cache, device, workers, progress, save_every
+    config: RunConfig,
+    task: Task,
+    targets: list[Target],
+    folder,
+    workbench: Workbench,
+    *,
+    cache,
+    device,
+    workers,
+    progress,
+    save_every,
 ) -> dict:
-    """Fit on the shots of `task`, judge on its test split, and lay out the record."""
+    """Fit on the shots of `task`, judge on its test split and the targets, and lay out the record."""
     begun = time.perf_counter()
     method = METHODS[config.method]
     ledger = Ledger(config.budget, journal=folder / JOURNAL if folder else None)
@@ -115,7 +136,8 @@ def _carry_out(
     require_distinct_prompts(task, box)
     judge = box.with_ledger(Ledger())
 
-    reading = {"cache": cache, "workers": workers, "progress": progress}
+    noisy = SERVICES[config.service].noise  # drawn anew for each answer: none is kept for later runs
+    reading = {"cache": None if noisy else cache, "workers": workers, "progress": progress}
     split = workbench.split(judge, task.test, reading)
     column = f"{config.judge}_accuracy"
     support = _support(box, task, config, reading)
@@ -131,14 +153,17 @@ def _carry_out(
         with peak_memory(box.device) as peak:
             fitted = method.fit(box, support, config, session)
         ended = time.perf_counter()
-        scores = {column: fitted.last.accuracy_on(split, judge)}
+        logits = fitted.last.logits_on(split, judge)
+        scores = {column: accuracy_of(logits, split.labels)}
         if fitted.best_val is not None:
             scores[f"{column}_best_val"] = fitted.best_val.accuracy_on(split, judge)
+        elsewhere = _judge_targets(config, task, targets, fitted.last, judge, workbench, reading)
     except FloatingPointError as error:
         raise FloatingPointError(f"{config.run_id}: {error}; choose smaller steps ({_step_sizes(config)})") from error
     if fitted.history:
         # The best epoch on the judging split itself, as the official code selects: for comparison only.
         scores[f"{column}_official_selection"] = max(row[column] for row in fitted.history)
+    scores[f"{config.judge}_ece"] = expected_calibration_error(logits, split.labels)
     return {
         "run_id": config.run_id,
         "task": config.dataset_name,
@@ -158,7 +183,22 @@ def _carry_out(
         "versions": versions(),
         "commit": commit(),
         "device": device_name(box.device),
-    }
+    } | ({"targets": elsewhere} if targets else {})
+
+
+def _judge_targets(config, task: Task, targets: list[Target], classifier: Classifier, judge, workbench, reading) -> dict:
+    """Each target's scores by its name, and those of the run's own test split; every one asks by a ledger of its own."""
+    own = Target("own", task.test, task.class_names, task.template, tuple(range(len(task.class_names))))
+    table = {}
+    for target in [own, *targets] if targets else []:
+        box = judge.with_ledger(Ledger())
+        split = workbench.split(box, target.items, reading)
+        bare = ContextPrompt(initial_context(box, generator=None))(box, target)
+        table[dataset_name(target.name)] = judge_elsewhere(classifier, target, split, box, start_text(box, target, config)) | {
+            "zero_shot": Classifier(bare, IdentityAdapter(), box.logit_scale).accuracy_on(split, box),
+            "n_judged": len(target.items),
+        }
+    return table
 
 
 def _step_sizes(config: RunConfig) -> str:

@@ -12,9 +12,11 @@ import hashlib
 import inspect
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from cbbt.box.weights import weights_file
+from cbbt.data.targets import Target
 from cbbt.data.task import Task, files_digest
 from cbbt.methods import METHODS
 from cbbt.mini_clip.model import WEIGHTS as MINI_WEIGHTS
@@ -28,15 +30,15 @@ class StaleRecord(ValueError):
     """What is kept of a run is of other images or weights than those at hand."""
 
 
-def origin_of(config: RunConfig, task: Task) -> dict[str, str | None]:
+def origin_of(config: RunConfig, task: Task, targets: list[Target]) -> dict[str, str | None]:
     """Digests, sixteen hexadecimal digits each, of what a run depends on.
 
-    images: of the drawn shots and the judged split (`cbbt.data.task.files_digest`).
+    images: of the drawn shots, the judged split and the targets (`cbbt.data.task.files_digest`).
     weights: of the file; None for a published tag or random weights, which their name identifies.
     method: of the source in which the method's `fit` stands; None if it is not at hand.
     """
     return {
-        "images": files_digest(task),
+        "images": files_digest(replace(task, test=sum((target.items for target in targets), task.test))),
         "weights": _weights_digest(config),
         "method": _source_digest(METHODS[config.method].fit),
     }

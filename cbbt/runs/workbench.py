@@ -12,6 +12,7 @@ import torch
 
 from cbbt.box.blackbox import BlackBox, load_black_box, load_white_box
 from cbbt.box.ledger import Ledger
+from cbbt.box.service import PoorBox
 from cbbt.box.weights import weights_file
 from cbbt.data.features import encode_items
 from cbbt.data.pixels import Pixels
@@ -34,7 +35,8 @@ class Workbench:
         if key not in self._boxes:
             load = load_white_box if white else load_black_box
             self._boxes[key] = load(config.backbone, config.pretrained, device=device)
-        return self._boxes[key].with_ledger(ledger)
+        box = self._boxes[key].with_ledger(ledger)
+        return box if config.service == "full" else PoorBox(box, config.service, config.seed)
 
     def split(self, judge: BlackBox, items, reading: dict) -> Split:
         """`items` to be judged on, encoded by `judge`, which pays for them each time.
