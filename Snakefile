@@ -18,7 +18,7 @@ from shlex import quote
 
 import yaml
 
-from cbbt.results.records import curves_table, runs_table
+from cbbt.results.records import curves_table, runs_table, targets_table
 from cbbt.results.tables import write_table
 from cbbt.runs.batch import collect
 from cbbt.runs.config import RunConfig
@@ -39,6 +39,7 @@ except (ValueError, TypeError, NameError) as error:
     sys.exit(str(error))
 CELLS = {cell.name: cell for cell in GRID.cells()}
 RESULTS, TABLES, FIGURES = GRID.results, GRID.tables, GRID.figures
+JUDGED_ELSEWHERE = any(config.targets for cell in CELLS.values() for config in GRID.configs(cell))
 HERE = Path(workflow.basedir)  # notebooks run elsewhere: they are given whole paths
 WEIGHTS = "cbbt/mini_clip/mini_clip.safetensors"
 
@@ -165,10 +166,13 @@ rule tables:
     output:
         runs=f"{TABLES}/runs.csv",
         curves=f"{TABLES}/curves.csv",
+        **({"targets": f"{TABLES}/targets.csv"} if JUDGED_ELSEWHERE else {}),
     run:
         records = collect(GRID)
         write_table(runs_table(records), output.runs)
         write_table(curves_table(records), output.curves, digits=6)
+        if JUDGED_ELSEWHERE:
+            write_table(targets_table(records), output.targets, digits=6)
 
 
 rule figures:
