@@ -62,6 +62,11 @@ class ContextPrompt:
     context: torch.Tensor
     position: str = "end"
 
+    @classmethod
+    def of(cls, context: torch.Tensor | None, position: str) -> ContextPrompt | None:
+        """That of a context as it is now; None where there is none, or one for each class (C, M, D)."""
+        return None if context is None or context.ndim == 3 else cls(context.detach().clone(), position)
+
     def __call__(self, box, words) -> torch.Tensor:
         return box.encode_prompts(self.context[None], words.class_names, self.position)[0]
 

@@ -157,7 +157,7 @@ def tune(
         if loop.context is not None:
             now = session.judge.encode_prompts(loop.context.detach()[None], support.class_names, config.position)[0]
         present = adapter if loop.step > joined else IdentityAdapter()
-        return Classifier(now.detach(), present, box.logit_scale, retext=travelling(loop.context, config))
+        return Classifier(now.detach(), present, box.logit_scale, retext=ContextPrompt.of(loop.context, config.position))
 
     for step in tqdm(
         range(loop.step, total), initial=loop.step, total=total, desc="tune", delay=3, disable=not session.progress, leave=False
@@ -186,13 +186,6 @@ def tune(
         if progress.due:
             loop.save()
     return loop.fitted(classifier, support, joined)
-
-
-def travelling(context: torch.Tensor | None, config) -> ContextPrompt | None:
-    """The prompt of a context as it is now, for other classes; None for class-specific contexts (C, M, D) or none."""
-    if context is None or context.ndim == 3:
-        return None
-    return ContextPrompt(context.detach().clone(), config.position)
 
 
 def _whole(support: Support, adapter: nn.Module):
@@ -271,7 +264,7 @@ class _Loop:
         if self.context is not None:
             judge, position = self.progress.session.judge, self.config.position
             best_text = judge.encode_prompts(best["context"][None], support.class_names, position)[0]
-            retext = travelling(best["context"], self.config)
+            retext = ContextPrompt.of(best["context"], position)
         best_val = Classifier(best_text.detach(), best_adapter, last.logit_scale, retext=retext)
         return Fitted(last, best_val, self.progress.best_epoch, self.progress.history, learned)
 
