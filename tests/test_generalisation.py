@@ -1,10 +1,12 @@
 """Beyond the task's own test split: halves of classes, targets, shifts, services, calibration."""
 
 import dataclasses
+import itertools
 import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -21,7 +23,9 @@ from cbbt.data.task import DataError, Item, draw_shots, identity, split_digest
 from cbbt.learning.fitting import Classifier, Split
 from cbbt.learning.judging import expected_calibration_error, for_other_classes, judge_elsewhere
 from cbbt.methods import METHODS
-from cbbt.results.generalisation import base_to_new
+from cbbt.results import generalisation
+from cbbt.results.generalisation import base_to_new, by_place, by_service, tests
+from cbbt.results.plots import generalisation as plots
 from cbbt.results.records import RECORD, targets_table
 from cbbt.runs.origin import origin_of
 
@@ -87,23 +91,72 @@ def test_nothing_of_the_new_classes_or_of_a_target_is_seen_by_a_fit(monkeypatch)
     assert record["n_judged"] == 601 and record["targets"]["new"]["n_judged"] == 596 and record["n_classes"] == 5
 
 
+def target_rows(method: str, dataset: str, seed: int, classes: str, scores: dict) -> list[dict]:
+    """Rows of a table of targets: target → accuracy; the bare prompt has 50 everywhere."""
+    run = {"run_id": f"{method}-{dataset}-{seed}-{classes}", "dataset": dataset, "backbone": "mini", "method": method}
+    run |= {"shots": 16, "seed": seed, "classes": classes, "service": "full", "ece": 5.0, "zero_shot": 50.0}
+    others = {"new": "prompt", "textures": "prompt", "landcover": "prompt"}
+    return [run | {"target": name, "accuracy": value, "travels": others.get(name, "all")} for name, value in scores.items()]
+
+
 def test_the_harmonic_mean_is_of_base_and_new():
-    keys = {"backbone": "mini", "method": "cbbt", "shots": 16, "classes": "base", "service": "full"}
-    records = [
-        {"run_id": f"{name}{seed}", "task": name, "config": keys | {"seed": seed, "dataset": name}}
-        | {"targets": {place: {"accuracy": value, "zero_shot": 50.0} for place, value in scores.items()}}
-        for name, seed, scores in [
-            ("digits", 1, {"own": 90.0, "new": 60.0}),
-            ("digits", 2, {"own": 80.0, "new": 40.0}),
-            ("shapes", 1, {"own": 70.0, "new": 70.0}),
-        ]
-    ]
-    table = base_to_new(targets_table(records))
-    line = table.loc["cbbt"]
+    rows = target_rows("cbbt", "digits", 1, "base", {"own": 90.0, "new": 60.0})
+    rows += target_rows("cbbt", "digits", 2, "base", {"own": 80.0, "new": 40.0})
+    rows += target_rows("cbbt", "shapes", 1, "base", {"own": 70.0, "new": 70.0})
+    places = by_place(pd.DataFrame(rows))
+    line = base_to_new(places).loc["cbbt"]
     base, new = (85.0 + 70.0) / 2, (50.0 + 70.0) / 2
     assert line.base == base and line.new == new and line.H == pytest.approx(2 * base * new / (base + new))
+    assert line.travels == "prompt"
     with pytest.raises(ValueError, match="no run fitted on base classes"):
-        base_to_new(targets_table(records).assign(classes="all"))
+        base_to_new(places[places.place == "base classes"])
+
+
+def test_gains_are_over_the_bare_prompt_and_data_sets_count_once():
+    rows = target_rows("cbbt", "digits", 1, "all", {"own": 90.0, "noise": 60.0, "textures": 40.0, "landcover": 50.0})
+    rows += target_rows("cbbt", "shapes", 1, "all", {"own": 80.0, "noise": 70.0, "textures": 60.0, "landcover": 62.0})
+    rows += target_rows("adapter", "digits", 1, "all", {"own": 88.0, "noise": 61.0})
+    rows += target_rows("adapter", "shapes", 1, "all", {"own": 80.0, "noise": 66.0})
+    places = by_place(pd.DataFrame(rows))
+    table = tests(places, "cbbt")
+    assert table["mean"].to_dict() == {"own test split": 35.0, "other data sets": 3.0, "noise": 15.0} and set(table.n) == {2}
+    against = tests(places, "cbbt", "adapter")
+    assert against["mean"].to_dict() == {"own test split": 1.0, "noise": 1.5} and against["p, Holm"].between(0, 1).all()
+    with pytest.raises(ValueError, match="no row of method 'lfa'; the table has adapter, cbbt"):
+        tests(places, "lfa")
+    with pytest.raises(ValueError, match="two rows of dataset=digits"):
+        by_place(pd.DataFrame(rows + rows[:1]))
+    with pytest.raises(ValueError, match="no row has shots=4; the table has 16"):
+        by_place(pd.DataFrame(rows), shots=4)
+
+
+def test_a_service_that_does_not_admit_a_method_leaves_a_gap():
+    run = {"backbone": "mini", "shots": 16, "seed": 1, "classes": "all"}
+    rows = [
+        run | {"dataset": name, "method": method, "service": service, "test_accuracy": accuracy}
+        for name, method, service, accuracy in [
+            ("digits", "bbt", "full", 80.0), ("shapes", "bbt", "full", 70.0), ("digits", "bbt", "labels", 60.0),
+            ("shapes", "bbt", "labels", 50.0), ("digits", "cbbt", "full", 90.0), ("shapes", "cbbt", "full", 92.0),
+        ]
+    ]  # fmt: skip
+    table = by_service(pd.DataFrame(rows))
+    assert list(table) == ["full", "labels"] and table.loc["bbt"].tolist() == [75.0, 55.0]
+    assert table.full["cbbt"] == 91.0 and math.isnan(table.labels["cbbt"])
+    assert set(generalisation.SERVICES) == set(SERVICES)
+
+
+def test_figures_are_drawn_of_any_methods_and_places():
+    rows = []
+    for seed, method in itertools.product((1, 2), ("zero_shot", "cbbt", "my_own")):
+        for name in ("digits", "shapes"):
+            rows += target_rows(method, name, seed, "base", {"own": 70.0 + seed, "new": 60.0 - seed})
+            rows += target_rows(method, name, seed, "all", {"own": 75.0, "noise": 60.0, "textures": 50.0})
+    places = by_place(pd.DataFrame(rows))
+    assert len(plots.base_and_new(places).axes) == 3
+    assert "+10.0" in {text.get_text() for text in plots.gains(places).axes[0].texts}
+    assert plots.calibration(places[places.dataset == "digits"]).axes
+    table = pd.DataFrame({"full": [75.0, 91.0], "labels": [55.0, np.nan]}, index=["bbt", "cbbt"])
+    assert [text.get_text() for text in plots.services(table).axes[0].texts] == ["75.0", "55.0", "91.0", "–"]
 
 
 # ---- shifts ------------------------------------------------------------------------

@@ -1,0 +1,109 @@
+"""Figures of what methods are worth beyond their own test split; tables of `cbbt.results.generalisation` in.
+
+A method that does not travel stands where its starting prompt does.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from cbbt.catalogue import UNTUNED, label, method_order
+from cbbt.results.generalisation import BASE, NEW_CLASSES, base_to_new, harmonic_mean, over_data_sets
+from cbbt.results.plots.parts import NAME, legend, look, panel_axes, short_name
+from cbbt.results.plots.style import COLUMN, PAGE, in_style
+from cbbt.results.tables import ALL, dataset_order
+
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*", "h")
+
+
+@in_style
+def base_and_new(places: pd.DataFrame) -> Figure:
+    """Accuracy on new classes against that on base classes: a panel per data set and one over all; means over seeds.
+
+    Grey curves join points of one harmonic mean; the cross is the bare prompt, nothing tuned.
+    `places`: of `by_place`. Raises ValueError without runs on base classes.
+    """
+    halves = places[places.place.isin([BASE, NEW_CLASSES])]
+    names = dataset_order(halves)
+    panels = {name: halves[halves.dataset == name] for name in names} | ({ALL: halves} if len(names) > 1 else {})
+    figure, axes, spare = panel_axes(len(panels), "base classes (%)", "new classes (%)")
+    for ax, (name, part) in zip(axes, panels.items()):
+        table, bare = base_to_new(part), over_data_sets(part, "zero_shot").mean()
+        for method, line in table.iterrows():
+            colour, marker = look(method)
+            ax.plot(line.base, line.new, linestyle="none", color=colour, marker=marker or "o", markersize=5, mec="white", mew=0.4)
+        ax.plot(bare[BASE], bare[NEW_CLASSES], color="black", marker="+", markersize=7)
+        ax.set_title(short_name(name), fontweight="bold" if name == ALL else "normal", **NAME)
+        (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
+        grid = np.meshgrid(np.linspace(max(left, 1), right, 60), np.linspace(max(low, 1), high, 60))
+        lines = ax.contour(*grid, harmonic_mean(*grid), levels=6, colors="0.8", linewidths=0.6, zorder=0)
+        ax.clabel(lines, fontsize=5.5, fmt="%.0f")
+    handles = [_mark(method) for method in method_order(halves.method)]
+    handles.append(Line2D([], [], linestyle="none", color="black", marker="+", label="bare prompt"))
+    legend(figure, [], handles, "grey: equal harmonic mean; means over seeds")
+    return figure
+
+
+@in_style
+def gains(places: pd.DataFrame) -> Figure:
+    """Points over the bare prompt on the same images: a row per tuned method, a column per place; means over data sets."""
+    table = over_data_sets(places[~places.method.isin(UNTUNED)], "gain")
+    return _cells(table, "points over the bare prompt", "RdBu", 15.0, "{:+.1f}")
+
+
+@in_style
+def services(table: pd.DataFrame) -> Figure:
+    """Test accuracy behind each service: colours are points lost against the full one, a dash what a service does not admit.
+
+    `table`: of `by_service`, with the column "full".
+    """
+    return _cells(table, "points against the full service", "RdBu", 15.0, "{:.1f}", table.sub(table["full"], axis=0))
+
+
+def _cells(table, title: str, colours: str, most: float, form: str, shade=None) -> Figure:
+    """A table as a picture: the number in each cell, its colour from −most to most by `shade` (the numbers themselves if None)."""
+    shade = table if shade is None else shade
+    figure = Figure(figsize=(PAGE, 0.9 + 0.21 * len(table)))
+    ax = figure.subplots()
+    drawn = ax.imshow(shade.to_numpy(float), cmap=colours, vmin=-most, vmax=most, aspect="auto")
+    for row, values in enumerate(table.to_numpy(float)):
+        for column, value in enumerate(values):
+            dark = abs(shade.iat[row, column]) > 0.7 * most
+            text = "–" if np.isnan(value) else form.format(value).replace("-", "−")
+            ax.text(column, row, text, ha="center", va="center", fontsize=6.5, color="white" if dark else "black")
+    ax.set_yticks(range(len(table)), labels=[label(name) for name in table.index], **NAME)
+    ax.set_xticks(range(table.shape[1]), labels=[name.replace(" ", "\n", 1) for name in table])
+    ax.tick_params(length=0)
+    ax.grid(visible=False)
+    for side in ax.spines.values():
+        side.set_visible(False)
+    figure.colorbar(drawn, ax=ax, label=title, fraction=0.03, pad=0.01)
+    return figure
+
+
+@in_style
+def calibration(places: pd.DataFrame) -> Figure:
+    """Expected calibration error of each method at each place, the further right the worse; means over data sets."""
+    table = over_data_sets(places, "ece")
+    figure = Figure(figsize=(COLUMN if table.shape[1] <= 4 else PAGE, 1.1 + 0.22 * len(table)))
+    ax = figure.subplots()
+    marks = dict(zip(table, MARKS * len(table)))
+    for row, (method, values) in enumerate(table.iterrows()):
+        for place, value in values.items():
+            ax.plot(
+                value, row, linestyle="none", marker=marks[place], color=look(method)[0], markersize=4.5, mec="white", mew=0.4
+            )
+    ax.set_yticks(range(len(table)), labels=[label(name) for name in table.index], **NAME)
+    ax.set_ylim(len(table) - 0.5, -0.5)
+    ax.set_xlim(left=0)
+    ax.set_xlabel("expected calibration error (%)")
+    legend(figure, [], [Line2D([], [], linestyle="none", marker=marks[name], color="0.4", label=name) for name in table], "")
+    return figure
+
+
+def _mark(method: str) -> Line2D:
+    colour, marker = look(method)
+    return Line2D([], [], linestyle="none", color=colour, marker=marker or "o", label=label(method))
