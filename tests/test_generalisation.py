@@ -24,7 +24,7 @@ from cbbt.learning.fitting import Classifier, Split
 from cbbt.learning.judging import expected_calibration_error, for_other_classes, judge_elsewhere
 from cbbt.methods import METHODS
 from cbbt.results import generalisation
-from cbbt.results.generalisation import base_to_new, by_place, by_service, tests
+from cbbt.results.generalisation import base_to_new, by_place, by_service, gain_tests
 from cbbt.results.plots import generalisation as plots
 from cbbt.results.records import RECORD, targets_table
 from cbbt.runs.origin import origin_of
@@ -118,12 +118,12 @@ def test_gains_are_over_the_bare_prompt_and_data_sets_count_once():
     rows += target_rows("adapter", "digits", 1, "all", {"own": 88.0, "noise": 61.0})
     rows += target_rows("adapter", "shapes", 1, "all", {"own": 80.0, "noise": 66.0})
     places = by_place(pd.DataFrame(rows))
-    table = tests(places, "cbbt")
+    table = gain_tests(places, "cbbt")
     assert table["mean"].to_dict() == {"own test split": 35.0, "other data sets": 3.0, "noise": 15.0} and set(table.n) == {2}
-    against = tests(places, "cbbt", "adapter")
+    against = gain_tests(places, "cbbt", "adapter")
     assert against["mean"].to_dict() == {"own test split": 1.0, "noise": 1.5} and against["p, Holm"].between(0, 1).all()
     with pytest.raises(ValueError, match="no row of method 'lfa'; the table has adapter, cbbt"):
-        tests(places, "lfa")
+        gain_tests(places, "lfa")
     with pytest.raises(ValueError, match="two rows of dataset=digits"):
         by_place(pd.DataFrame(rows + rows[:1]))
     with pytest.raises(ValueError, match="no row has shots=4; the table has 16"):

@@ -20,7 +20,7 @@ KEYS = [*RUN, "classes", "service", "target"]
 
 
 def by_place(targets: pd.DataFrame, shots: int | None = None) -> pd.DataFrame:
-    """A row per data set, method, seed and place: its accuracy, ece, zero_shot (percent), gain (points) and travels.
+    """Runs by the full service, a row per data set, method, seed and place: accuracy, ece, zero_shot (percent), gain, travels.
 
     Places: the own test split, or its half of base classes; the new classes; the other data
     sets, their mean; each shift by its name. shots: the most that the table has, if None; untuned methods stand for any.
@@ -34,10 +34,10 @@ def by_place(targets: pd.DataFrame, shots: int | None = None) -> pd.DataFrame:
     shifted = table.travels == "all"  # the classes are those that the method was fitted on
     own = table.classes.map({"all": OWN_SPLIT, "base": BASE})
     place = table.target.where(shifted, ACROSS).mask(table.target == NEW, NEW_CLASSES).mask(table.target == OWN, own)
-    # Base classes under shift are no place of their own.
-    table = table.assign(place=place, gain=table.accuracy - table.zero_shot)[
+    shown = (table.service == "full") & (
         (table.classes == "all") | place.isin([BASE, NEW_CLASSES])
-    ]
+    )  # no base classes under shift
+    table = table.assign(place=place, gain=table.accuracy - table.zero_shot)[shown]
     means = {name: (name, "mean") for name in ("accuracy", "ece", "zero_shot", "gain")}
     keys = ["dataset", "backbone", "method", "seed", "place"]
     return table.groupby(keys, sort=False).agg(**means, travels=("travels", "first")).reset_index()
@@ -71,7 +71,7 @@ def harmonic_mean(base, new):
     return 2 * base * new / (base + new)
 
 
-def tests(places: pd.DataFrame, method: str, baseline: str | None = None) -> pd.DataFrame:
+def gain_tests(places: pd.DataFrame, method: str, baseline: str | None = None) -> pd.DataFrame:
     """`method` minus `baseline` in points, or its gain over the bare prompt if None: a row per place.
 
     Over data sets, each one observation, the mean over its seeds; columns as in
@@ -102,6 +102,5 @@ def by_service(runs: pd.DataFrame, shots: int | None = None) -> pd.DataFrame:
     chosen = runs[(runs.classes == "all") & ((runs.shots == shots) | runs.method.isin(UNTUNED))]
     of_each = chosen.groupby(["method", "service", "dataset"])[SCORE].mean()
     wide = of_each.groupby(["method", "service"]).mean().unstack("service")
-    return wide.reindex(index=method_order(wide.index), columns=[name for name in SERVICES if name in wide]).rename_axis(
-        columns=None
-    )
+    present = [name for name in SERVICES if name in wide]
+    return wide.reindex(index=method_order(wide.index), columns=present).rename_axis(columns=None)

@@ -64,7 +64,7 @@ def services(table: pd.DataFrame) -> Figure:
 
 
 def _cells(table, title: str, colours: str, most: float, form: str, shade=None) -> Figure:
-    """A table as a picture: the number in each cell, its colour from −most to most by `shade` (the numbers themselves if None)."""
+    """A table as a picture: in each cell its number, and a colour from −most to most by `shade` (the number itself if None)."""
     shade = table if shade is None else shade
     figure = Figure(figsize=(PAGE, 0.9 + 0.21 * len(table)))
     ax = figure.subplots()
