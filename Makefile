@@ -61,6 +61,7 @@ figures: setup
 	mkdir -p results
 	for name in 04_figures A2_collaboration A3_fewer_queries A5_ablations A7_photographs; do \
 		papermill notebooks/$$name.ipynb results/$$name.ipynb --log-level ERROR --no-progress-bar || exit 1; done
+	papermill notebooks/07_generalisation.ipynb results/07_generalisation.ipynb --log-level ERROR --no-progress-bar
 	papermill notebooks/05_peers.ipynb results/05_peers.ipynb -y "methods: []" --log-level ERROR --no-progress-bar
 	papermill notebooks/A4_speed.ipynb results/A4_speed.ipynb -p measure False --log-level ERROR --no-progress-bar
 
@@ -69,7 +70,7 @@ notebooks: RUN = jupyter nbconvert --to notebook --execute --inplace --ExecutePr
 notebooks: setup
 	$(RUN) notebooks/0[123]*.ipynb
 	cp results/explore/tables/gradient_*.csv figures/data
-	$(RUN) notebooks/0[45]*.ipynb notebooks/A*.ipynb
+	$(RUN) notebooks/0[457]*.ipynb notebooks/A*.ipynb
 	python -c "import sys; from cbbt.notebook import remove_bars; remove_bars(*sys.argv[1:])" notebooks/*.ipynb
 
 lab: setup

@@ -3,5 +3,5 @@
 Read `blackbox` and `ledger`, then `prompts`, `tokens` and `text_tower` (many contexts ×
 class names, exact and fast); `models` loads what stands behind the wall, from `weights`
 of which it is known how they were trained, and only the wall imports it. Beside them
-`image_tokens` and `memory`. Nothing here knows a method.
+`image_tokens`, `memory` and `service` (the same model, answering less). Nothing here knows a method.
 """

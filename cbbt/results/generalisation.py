@@ -95,12 +95,14 @@ def gain_tests(places: pd.DataFrame, method: str, baseline: str | None = None) -
 def by_service(runs: pd.DataFrame, shots: int | None = None) -> pd.DataFrame:
     """Test accuracy (percent) of each method behind each service, NaN where it was not run: a row per method.
 
-    `runs`: a table of runs. Over the data sets that the table has of both. Raises ValueError for two runs of one setting.
+    `runs`: a table of runs. Over the data sets on which the method has all its
+    services. Raises ValueError for two runs of one setting.
     """
     require(runs, [SCORE], [*RUN, "classes", "service"])
     shots = runs.shots.max() if shots is None else shots
     chosen = runs[(runs.classes == "all") & ((runs.shots == shots) | runs.method.isin(UNTUNED))]
-    of_each = chosen.groupby(["method", "service", "dataset"])[SCORE].mean()
-    wide = of_each.groupby(["method", "service"]).mean().unstack("service")
+    of_each = chosen.groupby(["method", "dataset", "service"])[SCORE].mean().unstack("service")
+    means = {name: part.dropna(axis=1, how="all").dropna().mean() for name, part in of_each.groupby("method")}
+    wide = pd.DataFrame(means).T
     present = [name for name in SERVICES if name in wide]
     return wide.reindex(index=method_order(wide.index), columns=present).rename_axis(columns=None)

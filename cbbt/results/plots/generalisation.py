@@ -16,7 +16,18 @@ from cbbt.results.plots.parts import NAME, legend, look, panel_axes, short_name
 from cbbt.results.plots.style import COLUMN, PAGE, in_style
 from cbbt.results.tables import ALL, dataset_order
 
-MARKS = ("o", "s", "^", "D", "v", "P", "X", "*", "h")
+
+@in_style
+def on_the_way(table: pd.DataFrame) -> Figure:
+    """Accuracy (percent) on base and on new classes, and their harmonic mean H, against the steps of one fit (the index)."""
+    figure = Figure(figsize=(COLUMN, 2.0))
+    ax = figure.subplots()
+    for name in table:
+        ax.plot(table.index, table[name], label=name, linestyle="--" if name == "H" else "-")
+    ax.set_xlabel(table.index.name)
+    ax.set_ylabel("test accuracy (%)")
+    ax.legend()
+    return figure
 
 
 @in_style
@@ -80,28 +91,15 @@ def _cells(table, title: str, colours: str, most: float, form: str, shade=None) 
     ax.grid(visible=False)
     for side in ax.spines.values():
         side.set_visible(False)
-    figure.colorbar(drawn, ax=ax, label=title, fraction=0.03, pad=0.01)
+    bar = figure.colorbar(drawn, ax=ax, label=title, fraction=0.03, pad=0.01)
+    bar.ax.set_ylim(max(-most, np.floor(np.nanmin(shade))), most)
     return figure
 
 
 @in_style
 def calibration(places: pd.DataFrame) -> Figure:
-    """Expected calibration error of each method at each place, the further right the worse; means over data sets."""
-    table = over_data_sets(places, "ece")
-    figure = Figure(figsize=(COLUMN if table.shape[1] <= 4 else PAGE, 1.1 + 0.22 * len(table)))
-    ax = figure.subplots()
-    marks = dict(zip(table, MARKS * len(table)))
-    for row, (method, values) in enumerate(table.iterrows()):
-        for place, value in values.items():
-            ax.plot(
-                value, row, linestyle="none", marker=marks[place], color=look(method)[0], markersize=4.5, mec="white", mew=0.4
-            )
-    ax.set_yticks(range(len(table)), labels=[label(name) for name in table.index], **NAME)
-    ax.set_ylim(len(table) - 0.5, -0.5)
-    ax.set_xlim(left=0)
-    ax.set_xlabel("expected calibration error (%)")
-    legend(figure, [], [Line2D([], [], linestyle="none", marker=marks[name], color="0.4", label=name) for name in table], "")
-    return figure
+    """Expected calibration error of each method at each place; means over data sets."""
+    return _cells(over_data_sets(places, "ece"), "expected calibration error (%)", "RdBu_r", 40.0, "{:.1f}")
 
 
 def _mark(method: str) -> Line2D:
