@@ -3,6 +3,6 @@
 Read `task` first, then `cards` (the table of benchmarks), `benchmarks` and `folders`
 (how they are read), `names` (of their classes) and `load` (`load_task`, the door to
 all); `images`, `features` and `pixels` turn files into what methods learn from, through
-the box; `targets` and `shifts` are where else a fitted model is judged. Beside them `augment`, `feature_cache`, `check` (what is on disk), `download`,
-`torchvision_splits`, `cached_shots`.
+the box; `targets` and `shifts` are where else a fitted model is judged. Beside them `augment`,
+`feature_cache`, `check` (what is on disk), `download`, `torchvision_splits`, `cached_shots`.
 """
