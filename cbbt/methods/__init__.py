@@ -5,7 +5,8 @@ learns of a model comes through the `box` it is given, and of a task through the
 
 To add one: write a file with `fit(box, support, config, session) -> Fitted`, name it
 here, and give it a row in `cbbt.catalogue` (label, access, look); or pass your own
-`Method` to `METHODS` before calling `cbbt.run`.
+`Method` to `METHODS` before calling `cbbt.run`. A learned prompt that can be asked for
+other classes is the `retext` of the method's `Classifier`.
 """
 
 from __future__ import annotations
