@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import math
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,7 @@ from cbbt.results.records import RECORD, targets_table
 from cbbt.runs.origin import origin_of
 
 from .data_layouts import coop_root, write
+from .test_blackbox import reachable
 from .test_data_shots import ORACLES, published_shots
 from .test_experiment import lasting
 
@@ -412,6 +414,13 @@ def test_a_poorer_service_answers_as_it_says_and_counts_alike(box, service):
         wrong = (logits[0].argmax(dim=-1) != torch.tensor([0, 1, 2])).float().mean()
         assert other["losses"][0] == wrong
     assert isinstance(other["text"], Sealed) == isinstance(other["words"], Sealed) == (service in ("logits", "top5", "labels"))
+
+
+def test_no_model_can_be_reached_through_a_poorer_service(box):
+    less = poor(box, "half")
+    assert not any(isinstance(thing, (torch.nn.Module, torch.nn.Parameter)) for thing in reachable(less))
+    with pytest.raises(TypeError, match="behind the wall"):
+        pickle.dumps(less)
 
 
 def test_noise_is_drawn_anew_for_each_answer_and_again_after_the_same_questions(box):
