@@ -41,6 +41,7 @@ CATALOGUE = {
     "bpt_vlm": Entry("BPT-VLM", "pixels, image tokens, token embeddings, losses", "projected prompts", "#44AA99", "H"),
     "bpt_vlm_text": Entry("BPT-VLM, text side", "token embeddings, losses", "projected context", "#7755DD", (6, 1, 0)),
     "craft": Entry("CraFT", "token embeddings, logits", "projected context, head on logits", "#AA4499", (4, 1, 45)),
+    "sharpzo": Entry("SharpZO", "token embeddings, losses", "projected context", "#E7298A", (8, 1, 0)),
     "zip": Entry("ZIP", "token embeddings, losses", "low-rank context", "#999933", "d"),
     "blackvip": Entry("BlackVIP", "pixels, losses", "image prompt decoder", "#4D4D00", "p"),
     "blackvip_pca": Entry("BlackVIP, PCA encoder", "pixels, losses", "image prompt decoder", "#330044", (3, 1, 0)),

@@ -24,7 +24,7 @@ class Searcher(Protocol):
     """One method as a sequence of steps. Every draw of a step comes from a generator of
     its own (`cbbt.seeding`), so that a step does not depend on which process makes it."""
 
-    cost: dict[str, int]  # grain → queries of a step
+    cost: dict[str, int]  # grain → queries of a step; empty if steps differ, and the searcher itself has planned by the budget
 
     def step(self, index: int, steps: int) -> dict:
         """Make step `index` of `steps`; returns columns of the history, `train_loss` among them.
