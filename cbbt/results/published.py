@@ -4,6 +4,19 @@
 marked as rerun or third party are not their authors' own. CBBT's own table is not
 shipped: `published_cbbt.csv` has empty cells for a reader with the paper at hand.
 Nothing in the kit compares these numbers with its own or says that they match.
+
+Each row belongs to one of `PROTOCOLS`, and only rows of one protocol stand in one table:
+
+- few-shot: CoOp's shots and test splits, with what the peers' own papers compare.
+- features: the same benchmarks for methods that read features alone. They differ in what
+  they may use, so columns say it: `text`, which sentences make the class features (GPT-3's,
+  collected by CuPL, are stronger than templates), and `chosen_on`, on what settings or the
+  epoch were chosen (for most the full validation split, many times the shots; on ImageNet
+  the test split). GDA, ProKeR and their kin draw other shots than CoOp; they see 10
+  augmented views of each, others 1 to 20.
+- base, new: 16 shots of the first half of the classes, tested on that half and on the other
+  (CoOp's and CoCoOp's rule); `average` as printed, over the eleven.
+- shift: tuned on ImageNet with 16 shots, tested on it and on its four variants.
 """
 
 from __future__ import annotations
@@ -13,11 +26,15 @@ from pathlib import Path
 import pandas as pd
 
 from cbbt.catalogue import label
+from cbbt.checks import choose
 from cbbt.data.cards import CARDS
 from cbbt.results.tables import scores
 
 FILES = tuple(Path(__file__).with_name(name) for name in ("published.csv", "published_cbbt.csv"))
 KEYS = ["method", "backbone", "shots", "source"]
+UNSAID = {"protocol": "few-shot", "text": "", "chosen_on": ""}  # what a row may say besides, and what it means to say nothing
+PROTOCOLS = ("few-shot", "features", "base", "new", "shift")
+SHIFTS = ("imagenet_v2", "imagenet_sketch", "imagenet_a", "imagenet_r")
 NAMES = {  # what a method is called there → its key here; CoOp's published length is 16
     "Zero-shot CLIP": "zero_shot",
     "CoOp": "coop16",
@@ -27,18 +44,26 @@ NAMES = {  # what a method is called there → its key here; CoOp's published le
 }
 
 
-def published(files=FILES) -> pd.DataFrame:
-    """All published accuracies: method, backbone, shots, source, dataset, accuracy (percent).
+def published(files=FILES, protocol: str = "few-shot") -> pd.DataFrame:
+    """The accuracies (percent) published under one of `PROTOCOLS`.
 
-    Cells that are empty have no row. Raises ValueError for a file whose columns are
-    not `KEYS` and names of `CARDS`, or for a cell that is no percentage.
+    Columns: method, backbone, shots, source, text, chosen_on, dataset, accuracy; dataset is a key of
+    `CARDS`, one of `SHIFTS`, or "average". Cells that are empty have no row; a row without a protocol is
+    of few shots. Raises ValueError for another protocol, for a file that lacks a column of `KEYS` or
+    `CARDS` or has one that is not known, and for a cell that is no percentage.
     """
+    choose("protocol", protocol, PROTOCOLS)
+    needed, known = [*KEYS, *CARDS], [*KEYS, *UNSAID, *CARDS, *SHIFTS, "average"]
     tables = []
     for file in files:
         wide = pd.read_csv(file)
-        if set(wide.columns) != {*KEYS, *CARDS}:
-            raise ValueError(f"{file} must have the columns {', '.join([*KEYS, *CARDS])}, got {', '.join(wide)}")
-        table = wide.melt(KEYS, var_name="dataset", value_name="accuracy").dropna(subset="accuracy")
+        if not set(needed) <= set(wide.columns) <= set(known):
+            raise ValueError(f"{file} must have the columns {', '.join(needed)}, got {', '.join(wide)}")
+        wide = wide.reindex(columns=known).astype(dict.fromkeys(UNSAID, object)).fillna(UNSAID)
+        for other in set(wide.protocol) - set(PROTOCOLS):
+            choose(f"protocol in {file}", other, PROTOCOLS)
+        wide = wide[wide.protocol == protocol].drop(columns="protocol")
+        table = wide.melt([*KEYS, "text", "chosen_on"], var_name="dataset", value_name="accuracy").dropna(subset="accuracy")
         if not pd.to_numeric(table.accuracy, errors="coerce").between(0, 100).all():
             raise ValueError(f"{file} has a cell that is no percentage")
         tables.append(table.astype({"accuracy": float}))
