@@ -90,3 +90,41 @@ class CacheAdapter(nn.Module):
         features = F.normalize(raw, dim=-1)
         affinity = features @ self.keys.T
         return features, self.alpha * (-self.beta * (1 - affinity)).exp() @ self.values
+
+
+class LinearHead(nn.Module):
+    """Linear logits of unit-norm features beside the similarity logits: α·(f W + b), W (E, C) and b (C,) copied.
+
+    The closed form of GDA (Wang et al., ICLR 2024), a linear probe.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, alpha: float = 1.0):
+        super().__init__()
+        self.register_buffer("weight", weight.detach().clone())
+        self.register_buffer("bias", bias.detach().clone())
+        self.alpha = alpha
+
+    def forward(self, raw: torch.Tensor):
+        features = F.normalize(raw, dim=-1)
+        return features, self.alpha * (features @ self.weight + self.bias)
+
+
+class KernelHead(nn.Module):
+    """A function in the kernel's span beside the similarity logits: τ·exp(−β(1 − f·Kᵀ))·A (ProKeR, Bendou et al., CVPR 2025).
+
+    Args:
+        keys: K (n, E), normalised here. coefficients: A (n, C), copied.
+        beta: sharpness, > 0. scale: τ, by which the similarity logits are scaled as well.
+    """
+
+    def __init__(self, keys: torch.Tensor, coefficients: torch.Tensor, beta: float, scale: float = 1.0):
+        super().__init__()
+        if beta <= 0:
+            raise ValueError(f"a kernel needs beta > 0, got {beta}")
+        self.register_buffer("keys", F.normalize(keys.detach(), dim=-1))
+        self.register_buffer("coefficients", scale * coefficients.detach())
+        self.beta = beta
+
+    def forward(self, raw: torch.Tensor):
+        features = F.normalize(raw, dim=-1)
+        return features, (-self.beta * (1 - features @ self.keys.T)).exp() @ self.coefficients

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from cbbt.adapters import CacheAdapter, ResidualAdapter
 from cbbt.box.prompts import fill_template, initial_context
 from cbbt.learning.fitting import Support
+from cbbt.methods.parts.heads import best_constants, shot_numbers
 from cbbt.seeding import generator_for
 
 # Weights and sharpnesses that `support_cache` chooses from: powers of √2. Logits grow with τ, and so must the weights.
@@ -53,16 +54,11 @@ def support_cache(text: torch.Tensor, support: Support, config, logit_scale: flo
     weights, sharpnesses = (WEIGHTS, SHARPNESSES) if several else ([value] for value in PUBLISHED_START)
     alphas = [logit_scale * weight for weight in weights] if config.cache_alpha is None else [config.cache_alpha]
     betas = sharpnesses if config.cache_beta is None else [config.cache_beta]
-
     unit = F.normalize(keys, dim=-1)
 
-    def quality(pair: tuple[float, float]) -> tuple[float, float]:
-        logits = held_out_logits(unit, support.labels, text, logit_scale, *pair)
-        hits = (logits.argmax(dim=1) == support.labels).double().mean().item()
-        return hits, -F.cross_entropy(logits, support.labels).item()
-
     pairs = [(alpha, beta) for alpha in alphas for beta in betas]
-    alpha, beta = pairs[0] if len(pairs) == 1 else max(pairs, key=quality)
+    candidates = ((pair, held_out_logits(unit, support.labels, text, logit_scale, *pair)) for pair in pairs)
+    alpha, beta = pairs[0] if len(pairs) == 1 else best_constants(candidates, support.labels)
     return CacheAdapter(keys, support.labels, len(text), alpha, beta)
 
 
@@ -72,7 +68,7 @@ def held_out_logits(keys, labels, text, logit_scale: float, alpha: float, beta: 
     The shots are numbered within their classes, and the k-th of all classes are held out
     together, so that no class has a key more than another.
     """
-    number = (labels[:, None] == labels).tril(-1).sum(dim=1)  # of a shot in its class
+    number = shot_numbers(labels)
     values = F.one_hot(labels, len(text)).to(keys.dtype)
     affinity = (-beta * (1 - keys @ keys.T)).exp() * (number[:, None] != number)
     return logit_scale * keys @ text.T + alpha * affinity @ values
