@@ -63,7 +63,8 @@ def kernel_ridge(features, labels, base: torch.Tensor, beta: float, ridge: float
     so that λ is also the weight beside the base. Takes n² numbers and n³ operations.
 
     Args:
-        base: (n, C) cosines of the features and the class text, without the logits' scale τ.
+        base: (n, C) scores of the base classifier on the scale of the labels, 0 to 1; ProKeR's are cosines with
+            the class text.
         beta: sharpness of the kernel. ridge: λ > 0.
     """
     x, residual = features.double(), _residual(labels, base)
