@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 
 from cbbt.adapters import LinearHead
@@ -47,7 +48,10 @@ def fit(box, support, config, session) -> Fitted:
     raw, labels = support.whole()
     features, alpha = F.normalize(raw, dim=-1), config.settings.alpha
     if alpha is None:
-        alpha = held_out_alpha(features, labels, text, box.logit_scale, shot_numbers(support.labels).repeat(len(support.views)))
+        folds = shot_numbers(support.labels)
+        if folds.max() == 1:  # of two shots of each class one would be left, and no covariance: they are held out one by one
+            folds = torch.arange(len(folds), device=folds.device)
+        alpha = held_out_alpha(features, labels, text, box.logit_scale, folds.repeat(len(support.views)))
     weight, bias = gda(features, labels, len(text))
     return Fitted(Classifier(text, LinearHead(weight, bias, alpha), box.logit_scale), learned=weight.numel() + bias.numel())
 

@@ -20,7 +20,10 @@ class Descent:
     optimizer: torch.optim.Optimizer
 
     def __init__(self, **tensors: torch.Tensor):
-        self.tensors = {name: nn.Parameter(tensor.detach().clone()) for name, tensor in tensors.items()}
+        # Contiguous, as they come back from a checkpoint: products of other layouts differ in the last bits.
+        self.tensors = {
+            name: nn.Parameter(tensor.detach().clone(memory_format=torch.contiguous_format)) for name, tensor in tensors.items()
+        }
 
     def descend(self, loss: torch.Tensor, rate: float) -> dict:
         """One step of the optimiser; the gradients of all tensors are those of this loss."""
