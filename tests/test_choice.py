@@ -104,16 +104,24 @@ def test_a_search_that_is_judged_on_test_or_incomplete_or_uneven_is_refused(tmp_
         choice.chosen_rules(made)
 
 
-@pytest.mark.parametrize("name, grids", [("chosen", ["search"]), ("chosen_peers", ["search", "search_peers"])])
+@pytest.mark.parametrize(
+    "name, grids",
+    [
+        ("chosen", ["search"]),
+        ("chosen_peers", ["search", "search_peers"]),
+        ("chosen_features", ["search_features"]),
+        ("chosen_photos_features", ["search_photos_features", "--serve", "16=8,16", "2=1,2,4"]),
+    ],
+)
 def test_the_shipped_choice_is_that_of_the_shipped_tables(name, grids, monkeypatch):
     monkeypatch.chdir(ROOT)
-    paths = [f"configs/{grid}.yaml" for grid in grids]
+    paths = [f"configs/{grid}.yaml" if grid.startswith("search") else grid for grid in grids]
     assert Path(f"configs/{name}.yaml").read_text() == choice.main(*paths)
 
 
 def test_methods_have_six_candidates_each(monkeypatch):
     monkeypatch.chdir(ROOT)
-    for name in ("search", "search_peers"):
+    for name in ("search", "search_peers", "search_features", "search_photos_features"):
         made = Grid.from_file(f"configs/{name}.yaml")
         for method in made.methods:
             assert sum(method in settings["methods"] for settings in made.variants.values()) == 6, method
