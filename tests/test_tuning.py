@@ -209,10 +209,10 @@ def test_history_is_json(loaded, support):
     json.dumps(fit(loaded, support, "cbbt")[0].history, allow_nan=False)
 
 
-def test_cbbt_plus_asks_a_twentieth(loaded, support):
+def test_cbbt_support_asks_a_twentieth(loaded, support):
     own = dict(q=None, prompt_lr=None, epochs=5, batch_size=4)  # None: the method's own
     _, plain, _ = fit(loaded, support, "cbbt", **own)
-    _, plus, _ = fit(loaded, support, "cbbt_plus", **own)
+    _, plus, _ = fit(loaded, support, "cbbt_support", **own)
     assert plain["class_prompts"] == 15 * 65 * 3 and plus["class_prompts"] == 5 * 8 * 3
     assert plus["class_prompts"] <= plain["class_prompts"] / 20
 
@@ -302,7 +302,7 @@ def test_a_budget_ends_queries_and_not_learning(loaded, support, moves, method, 
     json.dumps(fitted.history, allow_nan=False)  # of an epoch without a step of the prompt, too
 
 
-@pytest.mark.parametrize("method", ["cbbt", "cbbt_prompt", "cbbt_tip", "cbbt_plus", "true_gradient", "coop4"])
+@pytest.mark.parametrize("method", ["cbbt", "cbbt_prompt", "cbbt_tip", "cbbt_support", "true_gradient", "coop4"])
 def test_a_larger_budget_than_planned_changes_nothing(loaded, support, moves, method):
     settings = {"q": 4, "max_loss_queries": 10**6, "max_class_prompts": 10**6}
     free, free_counts, _ = fit(loaded, support, method, q=4)

@@ -1,19 +1,129 @@
-"""CBBT+, this kit's own variant: CBBT's loop at less than a twentieth of its text queries.
+"""CBBT+, this kit's own variant: the prompt by linearised answers, beside experts that read the same shots.
 
-Text queries are what CBBT costs, and their answers do not depend on the images. So
+Prompt side. CBBT asks a perturbed prompt for its loss; the box answers with the features of every
+class. Kept whole, these answers are a local model on which the loss of the whole support has an
+exact gradient (`cbbt.gradients.linearised`). A step asks q directions and three places to go
+to, q + 3 prompt sets, where a step of CBBT asks q + 1 for one estimate.
 
-- the same perturbed text features are scored on the whole support set, on all
-  views, in place of one batch of 32: less noise for no further text query;
-- directions are orthonormal;
-- with less noise the prompt affords larger and fewer steps: one in three of the
-  adapter's, which cost no query.
+Output side. A residual adapter that is trained on tuned text learns again what the prompt has
+learned. Here several experts meet the text of the initial prompt, and the tuned prompt joins them
+with a vote of its own:
 
-With q = 7 a step of the prompt asks for 8 prompt sets every third step, where
-CBBT's q = 64 asks for 65 every step: 1/24. What each part brings is in notebook A3.
-`fit` is that of `cbbt` (`cbbt_prompt` without adapter); only the settings differ, so
-each may be switched back alone.
+    log p = w log p_prompt + Σ_h w_h log p_h,   w = `prompt_weight` / √shots · Σ_h w_h
 
-What a loss query scores: one context on all shots, in all their views.
+- "kernel": kernel ridge regression from the initial prompt to the labels (ProKeR, Bendou et al., 2025);
+- "adapter": CBBT's residual adapter, with its own settings;
+- "map": the orthogonal map from shots to their text, shrunk by a part (LFA's closed form, Ouali et al., 2023);
+- "gda": Gaussian discriminant analysis (Wang et al., 2024).
+
+The experts' weights are those that do best on shots held out of them (`cbbt.methods.parts.experts`).
+The prompt cannot be weighed so, since it has seen all shots. With few shots it is as good as the experts, with many
+it is not, so its weight falls with their number. Without `experts` the prompt is alone; with `steps` at 0 it stays
+untuned.
+
+What a loss query scores: one context on all shots, in all their views. Each context that is asked counts
+as one, though the loss is computed from the answer, on the user's side.
 """
 
-DEFAULTS = {"q": 7, "directions": "orthogonal", "scoring": "support", "prompt_every": 3}
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+
+from cbbt.adapters import IdentityAdapter
+from cbbt.checks import check_ranges, check_types, choose, require_distinct
+from cbbt.gradients.linearised import CANDIDATES, LinearisedAnswers
+from cbbt.learning.fitting import Classifier, ContextPrompt, Fitted
+from cbbt.learning.search import search
+from cbbt.methods.parts.experts import EXPERTS, fitted_experts
+from cbbt.methods.parts.start import start_context
+from cbbt.seeding import generator_for
+
+DEFAULTS = {"context_length": 4, "q": 16}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What CBBT+ adds to the settings of all methods (`q`, `epsilon`, `context_length`, those of the adapter)."""
+
+    steps: int = 12  # of the prompt, q + 3 prompt sets each
+    memory: int = 64  # directions in the frame
+    experts: list = field(default_factory=lambda: list(EXPERTS))
+    prompt_weight: float = 0.5  # with one shot, as a share of the experts'; divided by the root of their number
+    beta: float = 2.0  # sharpness of the kernel
+    ridge: float = 0.3  # λ of its regression
+    shrinkage: float = 0.3  # of the map towards the identity
+
+    def __post_init__(self):
+        check_types(self)
+        for expert in self.experts:
+            choose("expert", expert, EXPERTS)
+        if self.experts:
+            require_distinct("experts", self.experts)
+        check_ranges(self, {"steps": 0, "memory": 1, "prompt_weight": 0, "shrinkage": 0}, positive=("beta", "ridge"))
+        if self.shrinkage > 1:
+            raise ValueError(f"shrinkage must lie in [0, 1], got {self.shrinkage}")
+
+
+@dataclass(frozen=True)
+class PromptSettings(Settings):
+    """The prompt alone, for longer."""
+
+    steps: int = 20
+    experts: list = field(default_factory=list)
+
+
+def fit(box, support, config, session) -> Fitted:
+    searcher = CbbtPlus(box, support, config, session)
+    fitted = search(box, support, config, session, searcher, config.settings.steps)
+    return dataclasses.replace(fitted, learned=fitted.learned + searcher.learned)
+
+
+class CbbtPlus:
+    """The prompt, step by step (see `cbbt.learning.search.Searcher`); the experts are fitted at its start."""
+
+    def __init__(self, box, support, config, session):
+        self.box, self.support, self.config, self.settings = box, support, config, config.settings
+        raw, self.labels = support.whole()
+        self.features = F.normalize(raw, dim=-1)
+        start = start_context(box, support, config)
+        radius = start.square().sum(dim=-1).mean().sqrt().item()  # the length of a context vector
+        self.answers = LinearisedAnswers(self.ask, start, radius=radius, memory=self.settings.memory, epsilon=config.epsilon)
+        self.experts = fitted_experts(box, support, config, session, self.answers.answer) if self.settings.experts else None
+        self.learned = sum(tensor.numel() for tensor in self.experts.state_dict().values()) if self.experts else 0
+        sets = config.q + CANDIDATES
+        self.cost = {"loss_queries": sets, "class_prompts": sets * len(support.class_names)}
+
+    def ask(self, contexts: torch.Tensor) -> torch.Tensor:
+        """Text features (N, C, E) of N contexts."""
+        self.box.ledger.charge("loss_queries", len(contexts))
+        return self.box.encode_prompts(contexts, self.support.class_names, self.config.position)
+
+    def loss(self, text: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of all shots, in all their views, with text (C, E)."""
+        return F.cross_entropy(self.box.logit_scale * self.features @ text.T, self.labels)
+
+    def step(self, index: int, steps: int) -> dict:
+        self.answers.explore(self.config.q, generator_for(self.config.seed, "directions", index))
+        return {"train_loss": self.answers.move(self.loss)}
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        return {"context": self.answers.point}
+
+    def classifier(self, box, parameters) -> Classifier:
+        prompt = ContextPrompt(parameters["context"], self.config.position)
+        text = prompt(box, self.support)
+        if not self.experts:
+            return Classifier(text, IdentityAdapter(), box.logit_scale, retext=prompt)
+        shots = len(self.support.labels) / len(text)
+        weight = self.settings.prompt_weight / shots**0.5 * self.experts.weights.sum().item()
+        return Classifier(text, self.experts, box.logit_scale * weight, retext=prompt)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return self.answers.state()
+
+    def restore(self, state) -> None:
+        self.answers.restore(state)

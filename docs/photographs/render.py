@@ -20,7 +20,7 @@ from cbbt.runs.grid import Grid
 
 ROOT = Path(__file__).parents[2]
 TRAINED = ["zero_shot", "zero_shot_bare", "true_gradient", "cbbt_prompt", "adapter", "cbbt"]
-PEERS = ["zero_shot", "lfa", "word_search", "bbt", "bpt_vlm_text", "zip", "craft", "cbbt_prompt", "cbbt", "cbbt_plus"]
+PEERS = ["zero_shot", "lfa", "word_search", "bbt", "bpt_vlm_text", "zip", "craft", "cbbt_prompt", "cbbt", "cbbt_support"]
 
 
 def settings(methods: list[str], without: tuple[str, ...]) -> dict[str, dict]:

@@ -1,0 +1,140 @@
+"""Linearised answers: what a query tells when its whole answer is kept.
+
+A loss query reduces a box's answer, C text features or a table of logits, to one number. Kept
+whole, the answers y(x + ε u_i) to steps along orthonormal directions u_i give a *local model*
+
+    ŷ(a) = N(y(x) + Σ_i a_i J_i),   J_i = [y(x + ε u_i) − y(x)] / ε,   for y(x + Σ_i a_i u_i)
+
+where N normalises features, and leaves logits as they are. Any loss of any batch behind any
+adapter has exact gradients in a on this model, for no query. So it is minimised as far as the
+model is trusted, the box is asked whether the true loss falls there, and only then is x moved.
+
+Error of the model for y with second derivatives up to B (in the directions asked): each J_i is
+off by at most ε B / 2 (forward differences), so y(x) + Σ_i a_i J_i by at most B ‖a‖² / 2 + √q ‖a‖ ε B / 2;
+N takes off the part of it along the answer. For linear y (logits of a linear model) it is exact.
+
+Differences are dear, C texts each, so old ones are kept: directions asked before stay in the
+frame while there is room, and a move, whose answer is known, corrects them by Broyden's
+rank-one update (Broyden, 1965), J_i ← J_i + a_i (y(x') − y(x) − Σ_j a_j J_j) / ‖a‖². The
+trust region follows Levenberg (1944) and Marquardt (1963): three ridges, a factor of eight apart,
+are tried in one question, and its scale grows with the largest step that was best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from cbbt.gradients.estimators import default_epsilon
+
+RIDGES = (8e-2, 1e-2, 1e-3)  # times 1/radius²: from a timid step to a bold one
+CANDIDATES = len(RIDGES)  # queries of a move
+SHRINK, GROW = 0.5, 3.0  # of the radius, after the most timid step was best, or the boldest
+RETREAT = 1 / 8  # of the radius, after no step was better than none
+ITERATIONS = 30  # of L-BFGS, none of which asks the box
+
+
+class LinearisedAnswers:
+    """A point x, the box's answer there, and the local model around it.
+
+    Args:
+        ask: (N, *x.shape) → answers (N, *answer.shape), no gradients needed; every call is a query of N.
+        start: x. One query.
+        radius: first scale of a step, in the units of x, > 0; it adapts itself.
+        unit: whether answers are unit-norm along their last dimension (features), or not (logits).
+        memory: most directions in the frame; the oldest go first.
+        epsilon: step of the differences; `default_epsilon` if None.
+
+    Raises ValueError for a radius or epsilon that is not positive, or a memory below 1.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[torch.Tensor], torch.Tensor],
+        start: torch.Tensor,
+        *,
+        radius: float,
+        unit: bool = True,
+        memory: int = 64,
+        epsilon: float | None = None,
+    ):
+        epsilon = default_epsilon(start.numel()) if epsilon is None else epsilon
+        for name, value in (("radius", radius), ("epsilon", epsilon), ("memory", memory)):
+            if not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+        self.ask, self.unit, self.memory, self.epsilon = ask, unit, min(memory, start.numel()), epsilon
+        self.radius = torch.tensor(float(radius), dtype=torch.float64)
+        self.point = start.detach().clone()
+        self.answer = ask(self.point[None])[0]
+        self.directions = start.new_empty(0, start.numel())  # orthonormal rows, oldest first
+        self.slopes = self.answer.new_empty(0, *self.answer.shape)  # J, one for each direction
+
+    def predicted(self, steps: torch.Tensor) -> torch.Tensor:
+        """ŷ(a) (*answer.shape) for a (k,), k the directions in the frame; differentiable."""
+        answer = self.answer + torch.tensordot(steps, self.slopes, dims=1)
+        return F.normalize(answer, dim=-1) if self.unit else answer
+
+    def explore(self, q: int, generator: torch.Generator) -> None:
+        """Ask along q new random directions, orthonormal to those in the frame; q queries.
+
+        Where q exceeds what the frame can hold, or the dimension leaves, fewer are asked. The oldest make room.
+        """
+        q = min(q, self.memory)
+        kept = slice(max(0, len(self.directions) + q - self.memory), None)
+        self.directions, self.slopes = self.directions[kept], self.slopes[kept]
+        draw = torch.randn(q, self.point.numel(), generator=generator).to(self.point)
+        for _ in range(2):  # once more for what rounding left of the frame
+            draw = draw - draw @ self.directions.T @ self.directions
+            draw = torch.linalg.qr(draw.T)[0].T
+        answers = self.ask(self.point + self.epsilon * draw.reshape(-1, *self.point.shape))
+        self.directions = torch.cat([self.directions, draw])
+        self.slopes = torch.cat([self.slopes, (answers - self.answer) / self.epsilon])
+
+    def move(self, loss: Callable[[torch.Tensor], torch.Tensor]) -> float:
+        """Go where the loss of the answers falls, if it does; three queries. Returns the loss at the point after it.
+
+        loss: answers (*answer.shape) → scalar, differentiable.
+        """
+        steps = self._minimisers(loss)
+        points = self.point + (steps @ self.directions).reshape(-1, *self.point.shape)
+        answers = self.ask(points)
+        losses = [loss(answer).item() for answer in answers]
+        best, now = min(range(len(losses)), key=losses.__getitem__), loss(self.answer).item()
+        if not losses[best] < now:
+            self.radius = self.radius * RETREAT
+            return now
+        step = steps[best]
+        missed = answers[best] - self.answer - torch.tensordot(step, self.slopes, dims=1)
+        self.slopes = self.slopes + torch.tensordot(step / step.dot(step), missed, dims=0)
+        self.point, self.answer = points[best], answers[best]
+        self.radius = self.radius * {0: SHRINK, len(losses) - 1: GROW}.get(best, 1.0)
+        return losses[best]
+
+    def _minimisers(self, loss: Callable) -> torch.Tensor:
+        """Minimisers (3, k) of loss(ŷ(a)) + ridge ‖a‖², each from the one before; no query."""
+        found = [self.point.new_zeros(len(self.directions))]
+        for ridge in RIDGES:
+            weight = ridge / self.radius.item() ** 2
+            steps = found[-1].clone().requires_grad_()
+            solver = torch.optim.LBFGS([steps], max_iter=ITERATIONS, line_search_fn="strong_wolfe", tolerance_change=1e-6)
+
+            def closure(steps=steps, solver=solver, weight=weight):
+                solver.zero_grad()
+                value = loss(self.predicted(steps)) + weight * steps.dot(steps)
+                value.backward()
+                return value
+
+            with torch.enable_grad():
+                solver.step(closure)
+            found.append(steps.detach())
+        return torch.stack(found[1:])
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that `restore` needs; the names are those of the attributes."""
+        return {name: getattr(self, name) for name in ("radius", "point", "answer", "directions", "slopes")}
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        for name in self.state():
+            setattr(self, name, state[name])
