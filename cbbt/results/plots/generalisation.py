@@ -45,7 +45,7 @@ def base_and_new(places: pd.DataFrame) -> Figure:
         table, bare = base_to_new(part), over_data_sets(part, "zero_shot").mean()
         for method, line in table.iterrows():
             colour, marker = look(method)
-            ax.plot(line.base, line.new, linestyle="none", color=colour, marker=marker or "o", markersize=5, mec="white", mew=0.4)
+            ax.plot(line.base, line.new, linestyle="none", color=colour, marker=marker or "o", markersize=5, mew=0.8)
         ax.plot(bare[BASE], bare[NEW_CLASSES], color="black", marker="+", markersize=7)
         ax.set_title(short_name(name), fontweight="bold" if name == ALL else "normal", **NAME)
         (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
