@@ -16,7 +16,7 @@ from cbbt.results.records import RECORD, read_record_file
 from cbbt.runs.config import RunConfig
 
 # What two records of one run must agree in; time, place and versions may differ.
-RESULT = ("scores", "history", "queries")
+RESULT = ("scores", "history", "queries", "targets")
 
 
 def merge_records(sources, into: str | Path) -> list[str]:
@@ -24,7 +24,7 @@ def merge_records(sources, into: str | Path) -> list[str]:
 
     Every record is checked first: complete, its configuration valid and named by
     its own hash, its scores numbers from 0 to 100. A run that is there already
-    must have the same scores, history and queries; it is not copied again.
+    must have the same scores, history, queries and targets; it is not copied again.
 
     Returns the names of the runs that were copied, in order. Raises ValueError for
     a record that is malformed, or differs from another of the same run (names both
@@ -70,6 +70,6 @@ def read_record(path: Path) -> dict:
 
 
 def _require_same(path: Path, record: dict, other_path: Path, other: dict) -> None:
-    differing = [key for key in RESULT if record[key] != other[key]]
+    differing = [key for key in RESULT if record.get(key) != other.get(key)]
     if differing:
         raise ValueError(f"two records of {record['run_id']} differ in {', '.join(differing)}: {path} and {other_path}; keep one")
