@@ -24,6 +24,7 @@ are not causal go through open_clip's own `encode_text` at full length.
 from __future__ import annotations
 
 import contextlib
+import functools
 
 import lazy_loader
 import torch
@@ -298,10 +299,11 @@ def _attend(query, past):
     # With fewer queries than own keys (last layer), the queries are the last ones.
     own = scores[-1].shape[-1]
     hidden = torch.ones(length, own, dtype=torch.bool, device=query.device).triu(own - length + 1)
-    scores[-1] = scores[-1].masked_fill_(hidden, float("-inf"))
+    scores[-1].masked_fill_(hidden, float("-inf"))
     sizes = [score.shape[-1] for score in scores]
     weights = torch.cat(scores, dim=-1).mul_(width**-0.5).softmax(dim=-1).split(sizes, dim=-1)
-    mixed = sum((_folded(weight, value) @ value).reshape(query.shape) for weight, (_, value) in zip(weights, past))
+    parts = ((_folded(weight, value) @ value).reshape(query.shape) for weight, (_, value) in zip(weights, past))
+    mixed = functools.reduce(torch.Tensor.add_, parts)
     return mixed.permute(1, 2, 3, 0, 4).flatten(-2)
 
 
