@@ -107,10 +107,13 @@ def test_a_search_that_is_judged_on_test_or_incomplete_or_uneven_is_refused(tmp_
 @pytest.mark.parametrize(
     "name, grids",
     [
-        ("chosen", ["search"]),
-        ("chosen_peers", ["search", "search_peers"]),
-        ("chosen_features", ["search_features"]),
-        ("chosen_photos_features", ["search_photos_features", "--serve", "16=8,16", "2=1,2,4"]),
+        ("chosen", ["search", "search_plus"]),
+        ("chosen_peers", ["search", "search_peers", "search_features", "search_sharpzo", "search_plus"]),
+        (
+            "chosen_photos",
+            ["search_photos", "search_photos_queries", "search_photos_features", "search_photos_sharpzo", "search_photos_plus"]
+            + ["--serve", "16=1,2,4,8,16", "2=1,2,4"],
+        ),
     ],
 )
 def test_the_shipped_choice_is_that_of_the_shipped_tables(name, grids, monkeypatch):
