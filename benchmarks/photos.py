@@ -36,7 +36,7 @@ def photos_table(root: str, images: int, cache: str) -> pd.DataFrame:
         config.method: config
         for cell in grid.cells()
         for config in grid.configs(cell)
-        if (config.dataset, config.shots, config.seed) == ("eurosat", 16, 1) and config.method in ("cbbt", "cbbt_support")
+        if (config.dataset, config.shots, config.seed) == ("eurosat", 16, 1) and config.method in ("cbbt", "cbbt_plus")
     }
     for name, config in configs.items():
         cbbt.run(config, root=root, cache=cache, progress=True)  # encodes what is not in the cache

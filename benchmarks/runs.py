@@ -49,7 +49,7 @@ def run_table(repeats, device) -> pd.DataFrame:
     """Whole runs of the embedded profile: digits at 16 shots, one seed, start-up of Python apart."""
     calls = {
         name: (lambda name=name: cbbt.run(cbbt.RunConfig("digits", name), device=str(device)))
-        for name in ("zero_shot", "adapter", "cbbt", "cbbt_support")
+        for name in ("zero_shot", "adapter", "cbbt", "cbbt_plus")
     }
     seconds = clock(calls, repeats, device)
     queries = {name: call()["queries"]["class_prompts"] for name, call in calls.items()}

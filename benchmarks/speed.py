@@ -9,7 +9,7 @@ turns, after a turn that warms up; a ratio is the median of the turns' ratios, s
 machine changes its speed between turns more than within one. Writes and prints
 `speed_text.csv`, `speed_step.csv` (against the released loop), `speed_plan.csv` (a
 run of the paper's grid), `speed_run.csv` (runs of the embedded profile),
-`speed_memory.csv` and `speed_scaling.csv`.
+`speed_memory.csv`, `speed_plus.csv` (a step of CBBT+) and `speed_scaling.csv`.
 
 - *padded* is open_clip's own `encode_text` path at the full 77 tokens.
 - *cut* is the same path cut right after the last end-of-text token.
@@ -26,10 +26,10 @@ from pathlib import Path
 
 import torch
 from runs import plan_table, run_table
-from steps import memory_table, scaling_table, step_table
+from steps import memory_table, plus_table, scaling_table, step_table
 from text_encoding import text_table
 
-TABLES = ["speed_step", "speed_plan", "speed_run", "speed_scaling", "speed_memory", "speed_text"]
+TABLES = ["speed_step", "speed_plan", "speed_run", "speed_scaling", "speed_memory", "speed_plus", "speed_text"]
 
 
 def main() -> None:
@@ -55,12 +55,15 @@ def main() -> None:
         "speed_run": lambda: run_table(options.repeats, device),
         "speed_scaling": lambda: scaling_table(first, options.repeats, device),
         "speed_memory": lambda: memory_table(first, options.memory, device),
+        "speed_plus": lambda: plus_table(first, options.memory, device),
         "speed_text": lambda: text_table(
             options.backbones, options.classes, options.contexts, options.directions, options.repeats, device, options.compile
         ),
     }
     for name in options.tables:
-        with torch.set_grad_enabled(name == "speed_run"):  # whole runs train an adapter
+        with torch.set_grad_enabled(
+            name in ("speed_run", "speed_plus")
+        ):  # whole runs train an adapter, the local model is descended on
             table = measure[name]()
         table.to_csv(options.out / f"{name}.csv", index=False)
         print(f"\n{name}\n{table.to_string(index=False)}", flush=True)

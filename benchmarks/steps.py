@@ -1,7 +1,8 @@
 """Measures single steps: one estimate of the prompt's gradient, or the losses that it is made of.
 
 `step_table` compares a step with the released loop, `scaling_table` lets one size of it
-grow, and `memory_table` takes its peak memory, each in a process of its own.
+grow, and `memory_table` takes its peak memory, each in a process of its own; `plus_table`
+does so for a step of CBBT+.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from cbbt.box.blackbox import load_black_box
 from cbbt.box.models import load_model
 from cbbt.box.text_tower import TextTower
 from cbbt.gradients.estimators import default_epsilon, estimate_gradient
+from cbbt.gradients.linearised import CANDIDATES, LinearisedAnswers
 
 
 def step_table(backbone, directions, repeats, device) -> pd.DataFrame:
@@ -117,5 +119,43 @@ def memory_table(backbone, classes, device) -> pd.DataFrame:
                 "peak_memory_gb": round(peak, 2),
             }
         )
+        print(rows[-1], flush=True)
+    return pd.DataFrame(rows)
+
+
+def one_plus_step(backbone: str, classes: int, directions: int, memory: int, device: str) -> dict[str, float]:
+    """Seconds of the questions and of the rest of a step of CBBT+ with a full frame, M = 16, 16 shots; peak memory in GB."""
+    box = load_black_box(backbone, None, device=device)
+    generator = torch.Generator().manual_seed(0)
+    labels, names = torch.arange(classes, device=device).repeat(16), class_names(classes)
+    features = F.normalize(torch.randn(len(labels), box.embed_dim, generator=generator), dim=-1).to(device)
+    asking = [0.0]
+
+    def ask(contexts):
+        begun = time.perf_counter()
+        text = box.encode_prompts(contexts, names)
+        asking[0] += time.perf_counter() - begun
+        return text
+
+    start = box.token_embeddings("a").repeat(16, 1)
+    answers = LinearisedAnswers(ask, start, radius=start[0].norm().item(), memory=memory)
+    # A full frame without its questions: the cost of a step does not depend on what the differences are.
+    answers.directions = torch.linalg.qr(torch.randn(start.numel(), memory, generator=generator).to(device))[0].T
+    answers.slopes = 1e-2 * torch.randn(memory, *answers.answer.shape, generator=generator).to(device)
+    asking[0], begun = 0.0, time.perf_counter()
+    answers.explore(directions, generator)
+    answers.move(lambda text: F.cross_entropy(box.logit_scale * features @ text.T, labels))
+    seconds = time.perf_counter() - begun
+    return {"seconds_asking": asking[0], "seconds_solving": seconds - asking[0], "peak_memory_gb": peak_memory(box.device)}
+
+
+def plus_table(backbone, classes, device) -> pd.DataFrame:
+    """A step of CBBT+ for ever more classes: what it asks, how long that and the local model take, and its memory."""
+    rows = []
+    for count in classes:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            measured = pool.submit(one_plus_step, backbone, count, 16, 64, str(device)).result()
+        sizes = {"backbone": backbone, "classes": count, "directions": 16, "prompt_sets": 16 + CANDIDATES}
+        rows.append(sizes | {name: round(value, 2) for name, value in measured.items()})
         print(rows[-1], flush=True)
     return pd.DataFrame(rows)
