@@ -37,6 +37,7 @@ CATALOGUE = {
     "cbbt_support_prompt": Entry("CBBT on the support, prompt only", "token embeddings, features", "context", "#C49A6C", "<"),
     "cbbt_support": Entry("CBBT on the support", "token embeddings, features", "context, adapter", "#A0522D", (6, 1, 30)),
     "cbbt_plus_prompt": Entry("CBBT+, prompt only", "token embeddings, features", "context", "#7A5C00", (3, 0, 90)),
+    "cbbt_plus_logits": Entry("CBBT+, prompt by logits", "token embeddings, logits", "context", "#5C4A2A", (3, 0, 30)),
     "cbbt_plus": Entry("CBBT+", "token embeddings, features", "context, experts", "#7A1F00", "*"),
     "cbbt_tip": Entry("CBBT, cache adapter", "token embeddings, features", "context, cache keys, α, β", "#CC79A7", "D"),
     "bbt": Entry("BBT", "token embeddings, losses", "projected context", "#117733", "8"),

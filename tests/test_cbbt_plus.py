@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from cbbt.box.ledger import Ledger
+from cbbt.box.service import PoorBox, ServiceRefused
 from cbbt.gradients.linearised import CANDIDATES
 from cbbt.learning.fitting import Session
 from cbbt.methods import METHODS
@@ -110,6 +111,20 @@ def test_no_held_out_shot_is_among_those_that_its_votes_come_from(box, support, 
     assert not torch.allclose(seen[0][:, first.stop :], seen[1][:, first.stop :], atol=1e-3)
 
 
+def test_logits_lead_where_features_lead(box, support):
+    """The prompt by logits: asked as often, nearly as low a loss, and a box whose text features are sealed suffices."""
+    methods = ("cbbt_plus_prompt", "cbbt_plus_logits")
+    by_features, by_logits = (fit(box, support, config(method, steps=8)).history[-1]["train_loss"] for method in methods)
+    start = fit(box, support, config("cbbt_plus_prompt", steps=1)).history[0]["train_loss"]
+    assert by_logits < start and by_logits - start == pytest.approx(by_features - start, rel=0.5)
+    poor, before = PoorBox(box, "logits", seed=1), dict(box.ledger.counts)
+    fitted = fit(poor, support, config("cbbt_plus_logits", steps=8))
+    assert fitted.history[-1]["train_loss"] == pytest.approx(by_logits, rel=1e-5)
+    assert box.ledger.counts["loss_queries"] - before["loss_queries"] == 1 + 8 * (4 + CANDIDATES)
+    with pytest.raises(ServiceRefused):
+        fit(PoorBox(box, "logits", seed=1), support, config("cbbt_plus_prompt", steps=1))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -119,6 +134,8 @@ def test_no_held_out_shot_is_among_those_that_its_votes_come_from(box, support, 
         ({"ridge": 0.0}, "ridge"),
         ({"shrinkage": 1.5}, r"shrinkage must lie in \[0, 1\]"),
         ({"steps": -1}, "steps"),
+        ({"answers": "losses"}, "answers"),
+        ({"answers": "logits"}, "experts need features"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

@@ -85,6 +85,7 @@ METHODS: dict[str, Method] = {
     "cbbt_support_prompt": Method(cbbt_prompt.fit, defaults=cbbt_support.DEFAULTS | {"prompt_lr": 8e-2}),
     "cbbt_support": Method(cbbt.fit, defaults=cbbt_support.DEFAULTS | {"prompt_lr": 1e-2}),
     "cbbt_plus_prompt": Method(cbbt_plus.fit, defaults=cbbt_plus.DEFAULTS, settings=cbbt_plus.PromptSettings),
+    "cbbt_plus_logits": Method(cbbt_plus.fit, defaults=cbbt_plus.DEFAULTS, settings=cbbt_plus.LogitsSettings),
     "cbbt_plus": Method(cbbt_plus.fit, defaults=cbbt_plus.DEFAULTS, settings=cbbt_plus.Settings),
     "cbbt_tip": Method(cbbt_tip.fit),
     "bbt": Method(bbt.fit, settings=bbt.Settings),

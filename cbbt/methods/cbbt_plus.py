@@ -21,6 +21,9 @@ The prompt cannot be weighed so, since it has seen all shots. With few shots it 
 it is not, so its weight falls with their number. Without `experts` the prompt is alone; with `steps` at 0 it stays
 untuned.
 
+A box that gives no features of prompts but logits of images serves the prompt alone as well: then the logits of the
+shots are the answers that are linearised.
+
 What a loss query scores: one context on all shots, in all their views. Each context that is asked counts
 as one, though the loss is computed from the answer, on the user's side.
 """
@@ -56,6 +59,7 @@ class Settings:
     beta: float = 2.0  # sharpness of the kernel
     ridge: float = 0.3  # λ of its regression
     shrinkage: float = 0.3  # of the map towards the identity
+    answers: str = "features"  # of prompts, or "logits" of the shots: what is linearised
 
     def __post_init__(self):
         check_types(self)
@@ -64,6 +68,9 @@ class Settings:
         if self.experts:
             require_distinct("experts", self.experts)
         check_ranges(self, {"steps": 0, "memory": 1, "prompt_weight": 0, "shrinkage": 0}, positive=("beta", "ridge"))
+        choose("answers", self.answers, ("features", "logits"))
+        if self.experts and self.answers != "features":
+            raise ValueError("experts need features of prompts: with answers='logits' leave them out, experts=[]")
         if self.shrinkage > 1:
             raise ValueError(f"shrinkage must lie in [0, 1], got {self.shrinkage}")
 
@@ -74,6 +81,13 @@ class PromptSettings(Settings):
 
     steps: int = 20
     experts: list = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LogitsSettings(PromptSettings):
+    """The prompt alone, from logits."""
+
+    answers: str = "logits"
 
 
 def fit(box, support, config, session) -> Fitted:
@@ -91,20 +105,27 @@ class CbbtPlus:
         self.features = F.normalize(raw, dim=-1)
         start = start_context(box, support, config)
         radius = start.square().sum(dim=-1).mean().sqrt().item()  # the length of a context vector
-        self.answers = LinearisedAnswers(self.ask, start, radius=radius, memory=self.settings.memory, epsilon=config.epsilon)
+        self.gives_features = self.settings.answers == "features"
+        self.answers = LinearisedAnswers(
+            self.ask, start, radius=radius, unit=self.gives_features, memory=self.settings.memory, epsilon=config.epsilon
+        )
         self.experts = fitted_experts(box, support, config, session, self.answers.answer) if self.settings.experts else None
         self.learned = sum(tensor.numel() for tensor in self.experts.state_dict().values()) if self.experts else 0
         sets = config.q + CANDIDATES
         self.cost = {"loss_queries": sets, "class_prompts": sets * len(support.class_names)}
 
     def ask(self, contexts: torch.Tensor) -> torch.Tensor:
-        """Text features (N, C, E) of N contexts."""
+        """Answers to N contexts: text features (N, C, E), or logits (N, n, C) of all shots in all their views."""
+        text = self.box.encode_prompts(contexts, self.support.class_names, self.config.position)
+        if not self.gives_features:
+            return self.box.logits(text, self.features)
         self.box.ledger.charge("loss_queries", len(contexts))
-        return self.box.encode_prompts(contexts, self.support.class_names, self.config.position)
+        return text
 
-    def loss(self, text: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of all shots, in all their views, with text (C, E)."""
-        return F.cross_entropy(self.box.logit_scale * self.features @ text.T, self.labels)
+    def loss(self, answer: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of all shots, in all their views, for one answer."""
+        logits = self.box.logit_scale * self.features @ answer.T if self.gives_features else answer
+        return F.cross_entropy(logits, self.labels)
 
     def step(self, index: int, steps: int) -> dict:
         self.answers.explore(self.config.q, generator_for(self.config.seed, "directions", index))
