@@ -114,7 +114,7 @@ def test_a_search_that_is_judged_on_test_or_incomplete_or_uneven_is_refused(tmp_
         ),
         (
             "chosen_photos",
-            ["search_photos", "search_photos_queries", "search_photos_features", "search_photos_sharpzo", "search_photos_plus"]
+            ["search_photos", "search_photos_queries", "search_photos_features", "search_photos_plus"]
             + ["--serve", "16=1,2,4,8,16", "2=1,2,4"],
         ),
     ],
