@@ -1,13 +1,16 @@
 """The tables of the field, against hand counts."""
 
 import inspect
+import itertools
 
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 from cbbt.catalogue import CATALOGUE
 from cbbt.methods import METHODS
-from cbbt.results.peers import access_table, improves, peers_table
+from cbbt.results.peers import BLOCKS, access_table, block, field_table, improves, peers_table, write_field_table
+from cbbt.results.plots.peers import accuracy_against_price, frontier
 from cbbt.results.statistics import peer_table
 
 ACCURACY = {"zero_shot": [60, 60], "zip": [70, 72], "cbbt": [80, 84], "lfa": [58, 59]}  # seeds 1, 2 on data set "a"
@@ -25,6 +28,70 @@ def test_accuracy_and_price_stand_side_by_side():
     assert table.loc["ZIP", "accuracy"] == 72 and table.loc["ZIP", "sd"] == pytest.approx(2**0.5)
     assert pd.isna(table.loc["Zero-shot CLIP", "sd"]) and table.loc["ZIP", "seeds"] == 2
     assert table.loc["ZIP", "loss queries"] == 150 and table.loc["ZIP", "access"] == CATALOGUE["zip"].access
+
+
+def test_the_field_stands_in_blocks_by_access_and_shows_every_number_of_shots():
+    fewer = RUNS[RUNS.method.isin(["lfa", "cbbt"])].assign(shots=1, test_accuracy=lambda runs: runs.test_accuracy - 10)
+    white = RUNS[RUNS.method == "lfa"].assign(method="true_gradient", learned=None)
+    table = field_table(pd.concat([RUNS, fewer[fewer.seed == 1], white]))
+    assert list(table.index) == [
+        ("white box", "True gradient (white box)"),
+        ("features alone", "Zero-shot CLIP"),
+        ("features alone", "LFA"),
+        ("+ prompts' features or logits", "CBBT"),
+        ("+ losses or pixels", "ZIP"),
+    ]
+    prices = ["loss queries", "class prompts", "images", "numbers learned", "seconds"]
+    assert list(table) == ["1 shot", "16 shots", *prices]
+    zero, lfa, cbbt, zip_ = (table.xs(name, level="method").iloc[0] for name in ("Zero-shot CLIP", "LFA", "CBBT", "ZIP"))
+    assert list(cbbt) == ["71.0 [1]", "83.0 ± 2.8", "150", "1,000", "20", "417", "1.5"]
+    assert (zero["1 shot"], zero["16 shots"]) == ("61.0", "61.0") and (lfa["1 shot"], zip_["1 shot"]) == ("49.0 [1]", "–")
+    assert table.iloc[0]["numbers learned"] == "–"
+
+
+def test_the_field_is_written_with_its_blocks(tmp_path):
+    text = write_field_table(RUNS, tmp_path)
+    assert text == (tmp_path / "field_table.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in text.splitlines()[2:6]]
+    assert rows == [
+        ["features alone", "Zero-shot CLIP", "61.0"],
+        ["", "LFA", "59.5 ± 0.7"],
+        ["+ prompts' features or logits", "CBBT", "**83.0 ± 2.8**"],
+        ["+ losses or pixels", "ZIP", "72.0 ± 1.4"],
+    ]
+    latex = (tmp_path / "field_table.tex").read_text(encoding="utf-8")
+    assert r"\textbf{83.0 $\pm$ 2.8}" in latex and latex.count(r"\midrule") == 3 and "cline" not in latex
+    with pytest.raises(ValueError, match="no tuned method"):
+        field_table(RUNS[RUNS.method == "zero_shot"])
+
+
+def test_every_method_has_its_block():
+    assert {block(method) for method in CATALOGUE} == set(BLOCKS) - {"not said"} and block("my_own") == "not said"
+    assert block("word_search") == block("gda") == "features alone" and block("blackvip") == block("sharpzo")
+
+
+def test_the_frontier_holds_what_nothing_beats_at_its_price():
+    table = pd.DataFrame({"price": [1, 1, 5, 5, 9, None], "accuracy": [70, 72, 72, 80, 79, 99]}, index=list("abcdef"))
+    assert list(frontier(table, "price").index) == ["b", "d"]
+
+
+def test_names_on_the_figure_of_prices_cover_neither_each_other_nor_a_point():
+    close = {"zero_shot": 60, "gda": 61.0, "kernel_ridge": 61.2, "lp_plus": 61.3, "tip_adapter_f": 61.4, "cbbt_plus": 61.5}
+    runs = pd.concat(
+        RUNS[RUNS.method == "cbbt"].assign(
+            method=name, test_accuracy=value, class_prompts=price, learned=price, fit_seconds=price
+        )
+        for price, (name, value) in enumerate(close.items(), 1)
+    )
+    figure = accuracy_against_price(runs.assign(shots=runs.method.map({"zero_shot": 0}).fillna(16).astype(int)), 16)
+    figure.draw_without_rendering()
+    for ax in figure.axes[:3]:
+        boxes = [Text.get_window_extent(text) for text in ax.texts]
+        assert len(boxes) == len(close)
+        points = [ax.transData.transform(line.get_xydata()[0]) for line in ax.lines if len(line.get_xydata()) == 1]
+        assert len(points) == len(close)
+        assert not any(box.contains(*point) for box in boxes for point in points)
+        assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
 
 
 def test_who_improves_on_zero_shot():

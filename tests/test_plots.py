@@ -14,7 +14,7 @@ from matplotlib.text import Text
 
 from cbbt.catalogue import CATALOGUE, UNTUNED
 from cbbt.methods import METHODS
-from cbbt.results.plots import accuracy, comparison, speed, style
+from cbbt.results.plots import accuracy, comparison, peers, speed, style
 from cbbt.results.plots.diagram import method_diagram
 from cbbt.results.plots.parts import look
 from cbbt.results.plots.style import COLUMN, PAGE, STYLE, VENUES, save_figure
@@ -39,6 +39,7 @@ def grid(datasets=DATASETS, methods=tuple(GAINS), shots=(1, 16), seeds=(1, 2, 3)
                     accuracy = 50 + GAINS.get(method, 1.0) * np.log2(1 + k) / 4 + (rng.normal() if k else 0)
                     per_epoch = {"cbbt": 3250, "true_gradient": 50}.get(method, 0)
                     row = key | {"test_accuracy": accuracy, "images": 20 * k, "class_prompts": 10 + epochs * per_epoch}
+                    row |= {"fit_seconds": 0.01 * (1 + per_epoch), "learned": 128 * (k > 0)}
                     if method not in (*UNTUNED, "tip_adapter"):
                         row |= {"test_accuracy_best_val": accuracy - 0.5, "test_accuracy_official_selection": accuracy + 1}
                     row["looks"] = epochs if "test_accuracy_best_val" in row else 0
@@ -75,6 +76,7 @@ FIGURES = {  # name → function of (runs, curves)
     "training_curves": lambda runs, curves: accuracy.training_curves(curves, "digits", 16),
     "gain_over_zero_shot": lambda runs, curves: comparison.gain_over_zero_shot(runs, 16, ("cbbt", "adapter")),
     "gain_over_peers": lambda runs, curves: comparison.gain_over_peers(runs, 16),
+    "accuracy_against_price": lambda runs, curves: peers.accuracy_against_price(runs, 16),
     "selection_comparison": lambda runs, curves: comparison.selection_comparison(runs, 16),
     "selection_gains": lambda runs, curves: comparison.selection_gains(runs, 16),
     "paired_differences": lambda runs, curves: comparison.paired_differences(runs, 16),
@@ -91,6 +93,7 @@ NEEDS = {
     "training_curves": "train_loss",
     "gain_over_zero_shot": "test_accuracy",
     "gain_over_peers": "test_accuracy",
+    "accuracy_against_price": "learned",
     "selection_comparison": "test_accuracy_best_val",
     "selection_gains": "looks",
     "paired_differences": "seed",

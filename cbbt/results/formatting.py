@@ -32,13 +32,17 @@ def accuracy_table(runs: pd.DataFrame, shots: int, score: str = SCORE) -> pd.Dat
         columns["mean"] = mean_over_datasets(wide)
     counts = pd.DataFrame({name: values.count() for name, values in columns.items()})
     seeds = counts.max(axis=1)
-    cells = {name: [_cell(values[method].dropna(), seeds[method], method) for method in wide] for name, values in columns.items()}
+    cells = {
+        name: [accuracy_cell(values[method].dropna(), seeds[method], method) for method in wide]
+        for name, values in columns.items()
+    }
     return pd.DataFrame(cells, index=pd.Index([label(method) for method in wide], name="method")).assign(
         seeds=["–" if method in UNTUNED else str(seeds[method]) for method in wide]
     )
 
 
-def _cell(values: pd.Series, seeds: int, method: str) -> str:
+def accuracy_cell(values: pd.Series, seeds: int, method: str) -> str:
+    """One cell: `values`, in percent, are the method's over seeds, and `seeds` the most that its row has."""
     if values.empty:
         return "–"
     if method in UNTUNED:
@@ -66,35 +70,53 @@ def accuracy_caption(runs: pd.DataFrame, shots: int, score: str = SCORE) -> str:
     return f"{text} Best against runner-up in the mean: {difference_sentence(runs, ranked[0], ranked[1], shots, score)}"
 
 
-def to_markdown(table: pd.DataFrame, caption: str = "") -> str:
-    """`table` of `accuracy_table` as a Markdown table, best of each column in bold."""
-    body = _bold_best(table, "**{}**", MARKDOWN).to_markdown(stralign="left", disable_numparse=True)
+def to_markdown(table: pd.DataFrame, caption: str = "", best: list[str] | None = None) -> str:
+    """A table of text cells as Markdown, the best of the columns `best` in bold: all but "seeds" if None.
+
+    A table of blocks (its index has two levels) names each block in the block's first row.
+    """
+    marked = _bold_best(table, "**{}**", MARKDOWN, best)
+    if marked.index.nlevels > 1:
+        blocks = marked.index.get_level_values(0)
+        names = pd.MultiIndex.from_arrays([blocks.where(~blocks.duplicated(), ""), marked.index.get_level_values(1)])
+        marked = marked.set_axis(names.set_names(marked.index.names)).reset_index().set_index(marked.index.names[0])
+    body = marked.to_markdown(stralign="left", disable_numparse=True)
     return f"{body}\n\n{caption}\n" if caption else f"{body}\n"
 
 
-def to_latex(table: pd.DataFrame, caption: str = "", name: str = "tab:accuracy") -> str:
-    """`table` of `accuracy_table` as a LaTeX table for the package booktabs, best in bold."""
-    bold = _bold_best(table, r"\textbf{{{}}}", LATEX).rename_axis(index=None)
-    layout = {"hrules": True, "column_format": "l" + "c" * len(bold.columns), "position": "t", "position_float": "centering"}
-    return bold.style.to_latex(caption=caption.translate(LATEX) or None, label=name, **layout)
+def to_latex(table: pd.DataFrame, caption: str = "", name: str = "tab:accuracy", best: list[str] | None = None) -> str:
+    """The same as a LaTeX table for the package booktabs, a line below each block."""
+    bold = _bold_best(table, r"\textbf{{{}}}", LATEX, best).rename_axis(index=[None] * table.index.nlevels)
+    layout = {"hrules": True, "position": "t", "position_float": "centering"}
+    layout["column_format"] = "l" * table.index.nlevels + "c" * len(bold.columns)
+    if table.index.nlevels > 1:
+        layout |= {"clines": "skip-last;data", "multirow_align": "naive"}
+    text = bold.style.to_latex(caption=caption.translate(LATEX) or None, label=name, **layout)
+    below = rf"\cline{{1-{table.index.nlevels + len(table.columns)}}}" + "\n"  # each block, the last one too
+    return text.replace(below + r"\bottomrule", r"\bottomrule").replace(below, "\\midrule\n")
 
 
 def write_accuracy_table(runs: pd.DataFrame, shots: int, folder: str | Path, suffix: str = "") -> str:
     """Write the accuracy table as `folder/accuracy_table<suffix>.md` and `.tex`, UTF-8, and return the former's text."""
-    folder = Path(folder).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
     table, caption = accuracy_table(runs, shots), accuracy_caption(runs, shots)
     texts = {"md": to_markdown(table, caption), "tex": to_latex(table, caption, f"tab:accuracy{suffix}")}
+    return write_texts(texts, folder, f"accuracy_table{suffix}")
+
+
+def write_texts(texts: dict[str, str], folder: str | Path, name: str) -> str:
+    """Write each text as `folder/name.<its key>`, UTF-8, and return the one in Markdown."""
+    folder = Path(folder).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
     for kind, text in texts.items():
-        (folder / f"accuracy_table{suffix}.{kind}").write_text(text, encoding="utf-8")
+        (folder / f"{name}.{kind}").write_text(text, encoding="utf-8")
     return texts["md"]
 
 
-def _bold_best(table: pd.DataFrame, bold: str, escapes: dict) -> pd.DataFrame:
-    """Texts, names too, with `escapes`, and every column's highest printed mean in `bold`; equal means are all bold."""
+def _bold_best(table: pd.DataFrame, bold: str, escapes: dict, best: list[str] | None) -> pd.DataFrame:
+    """Texts, names too, with `escapes`, and the highest printed mean of each column of `best` in `bold`; so are its equals."""
     marked = table.map(lambda text: text.translate(escapes))
-    for column in table.columns.drop("seeds"):
+    for column in table.columns.drop("seeds") if best is None else best:
         means = pd.to_numeric(table[column].str.split(" ").str[0], errors="coerce")
-        best = means == means.max()
-        marked.loc[best, column] = marked.loc[best, column].map(bold.format)
+        first = means == means.max()
+        marked.loc[first, column] = marked.loc[first, column].map(bold.format)
     return marked.rename(index=lambda name: name.translate(escapes), columns=lambda name: name.translate(escapes))

@@ -1,17 +1,38 @@
 """The field at one glance: what each method needs, reaches and costs.
 
-Reads the table of runs alone; notebook 05 shows it.
+Reads the table of runs alone; notebook 05 shows it. Methods stand in blocks by what they
+need of the box: the less a block needs, the more services admit its methods.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
 from cbbt.catalogue import CATALOGUE, UNTUNED, label, method_order
-from cbbt.results.tables import mean_over_datasets, scores
+from cbbt.results.formatting import accuracy_cell, to_latex, to_markdown, write_texts
+from cbbt.results.tables import SCORE, mean_over_datasets, require, scores
 
 COST = {"learned": "numbers learned", "loss_queries": "loss queries", "class_prompts": "class prompts", "images": "images",
         "fit_seconds": "seconds", "peak_megabytes": "memory (MB)"}  # fmt: skip
+PRICE = {name: COST[name] for name in ("loss_queries", "class_prompts", "images", "learned", "fit_seconds")}
+WHITE, FEATURES, PROMPTS, LOSSES, UNSAID = BLOCKS = (
+    *("white box", "features alone", "+ prompts' features or logits", "+ losses or pixels"),
+    "not said",  # a method of your own
+)
+
+
+def block(method: str) -> str:
+    """Which of `BLOCKS` a method belongs to, by what the catalogue says that it needs of the box."""
+    needs = set(CATALOGUE[method].access.split(", ")) if method in CATALOGUE else set()
+    if "gradients" in needs:
+        return WHITE
+    if needs & {"losses", "pixels"}:
+        return LOSSES
+    if "token embeddings" in needs:
+        return PROMPTS
+    return FEATURES if needs else UNSAID
 
 
 def access_table(methods) -> pd.DataFrame:
@@ -39,6 +60,68 @@ def peers_table(runs: pd.DataFrame, shots: int) -> pd.DataFrame:
     )
     table = table.join(chosen[list(COST)].mean().rename(columns=COST)).sort_values("accuracy", ascending=False, kind="stable")
     return table.rename(index=label).rename_axis("method")
+
+
+def field_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """The whole field as text cells: rows (block of `BLOCKS`, method), in each block the most accurate first.
+
+    Columns: "1 shot", "4 shots", … (every number that the table has): the mean accuracy over all data sets in percent
+    ± its sd over seeds, as in `formatting.accuracy_table`. Then, at the most shots, means over all runs: queries at
+    three grains, numbers learned, seconds. "–": no run, or no seed with every data set.
+    Raises ValueError for a table that mixes backbones or has two rows of one run.
+    """
+    require(runs, [SCORE, *PRICE])
+    counts = shots_in(runs)
+    means = {shots: mean_over_datasets(scores(runs, shots)) for shots in counts}
+    prices = runs[runs.shots.isin([0, counts[-1]])].groupby("method")[list(PRICE)].mean()
+    reached = means[counts[-1]].mean().dropna()
+    order = sorted(set(runs.method), key=lambda name: (BLOCKS.index(block(name)), -reached.get(name, 0.0)))
+    table = pd.DataFrame(
+        index=pd.MultiIndex.from_tuples([(block(name), label(name)) for name in order], names=["needs", "method"])
+    )
+    seeds = pd.DataFrame({shots: wide.count() for shots, wide in means.items()}).max(axis=1)
+    for shots, wide in means.items():
+        columns = wide.reindex(columns=order)
+        table[shots_name(shots)] = [accuracy_cell(columns[name].dropna(), seeds[name], name) for name in order]
+    for column, title in PRICE.items():
+        table[title] = [_number(prices[column].get(name)) for name in order]
+    return table
+
+
+def field_caption(runs: pd.DataFrame) -> str:
+    """What `field_table` shows."""
+    *fewer, most = shots_in(runs)
+    at = f" Queries, numbers learned and seconds at {most} shots." if fewer else ""
+    over = f"mean over {runs.dataset.nunique()} data sets ± standard deviation over seeds"
+    return f"Test accuracy (%), {runs.backbone.iloc[0]}, {over}, and its price, by what the box must give; best in bold.{at}"
+
+
+def write_field_table(runs: pd.DataFrame, folder: str | Path) -> str:
+    """Write the table of the field as `folder/field_table.md` and `.tex`, UTF-8, and return the former's text."""
+    table, caption = field_table(runs), field_caption(runs)
+    best = [shots_name(shots) for shots in shots_in(runs)]
+    texts = {"md": to_markdown(table, caption, best), "tex": to_latex(table, caption, "tab:field", best)}
+    return write_texts(texts, folder, "field_table")
+
+
+def shots_in(runs: pd.DataFrame) -> list[int]:
+    """The numbers of shots of a table's tuned runs, fewest first. Raises ValueError if none is tuned."""
+    counts = sorted(set(runs.shots[~runs.method.isin(UNTUNED)]))
+    if not counts:
+        raise ValueError("the table has no tuned method")
+    return counts
+
+
+def shots_name(shots: int) -> str:
+    return f"{shots} shot{'s' if shots > 1 else ''}"
+
+
+def _number(value: float | None) -> str:
+    """A mean count or seconds, as printed."""
+    if pd.isna(value):
+        return "–"
+    digits = 0 if value >= 100 or value == round(value) else 1 if value >= 1 else 2
+    return f"{value:,.{digits}f}"
 
 
 def improves(runs: pd.DataFrame, dataset: str, shots: int) -> pd.Series:
