@@ -37,6 +37,7 @@ def pages() -> dict[str, dict]:
     trained = {"methods": TRAINED, "seeds": [1, 2, 3, 4, 5], "runs": "results/photos/runs"}
     trained["settings"] = settings(TRAINED, without=("backbone",))
     peers = {"methods": PEERS, "runs": "results/photos/small_runs"}
+    peers["baseline"] = "cbbt"  # the tables have no run of CBBT+
     peers["settings"] = settings(PEERS, without=("backbone", "max_loss_queries", "max_class_prompts"))
     return {
         "02_gradient_approximation": {"training_epochs": 0} | tables,
