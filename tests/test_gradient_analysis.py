@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cbbt.gradients import analysis, noise
+from cbbt.gradients import analysis, answers, noise
 from cbbt.gradients.directions import DIRECTIONS
 from cbbt.gradients.theory import expected
 from cbbt.results.plots.gradients import FAMILY_COLOURS, FIGURES
@@ -231,6 +231,8 @@ def test_tables_appear_whole_and_draw(problem, choices, tmp_path):
         "gradient_budget": noise.cosine_by_budget(problem, [4, 8], [0.01, 0.1], 2, 6),
         "gradient_precision": noise.cosine_by_precision(problem, [1e-3], 4, 2, 6),
         "gradient_batch": noise.error_by_batch(problem, [4, 8], [4, 8], 2),
+        "gradient_answers": answers.local_model_error(problem, [2, 4], [0.01, 0.1, 1.0], 2),
+        "gradient_answers_descent": answers.descents(problem, problem, [1, 2], q=4, memories=(4,), steps=2, estimate_steps=6),
         "gradient_training": accuracy_by_estimator(
             {"dataset": "digits", "shots": 1, "q": 2, "epochs": 2}, [1], cache=tmp_path / "features"
         ),

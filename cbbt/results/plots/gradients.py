@@ -170,6 +170,44 @@ def landscape(table: pd.DataFrame) -> Figure:
 
 
 @in_style
+def local_model_error(table: pd.DataFrame) -> Figure:
+    """Error of the predicted text features against the length of the step, both logarithmic; dashed, a line of slope 2."""
+    figure = Figure(figsize=(COLUMN * 1.2, 2.5))
+    axis = figure.subplots()
+    for index, (q, rows) in enumerate(table.groupby("q")):
+        errors = rows.groupby("length").error
+        axis.plot(errors.mean(), color=COLOURS[index], marker=MARKERS[index], label=f"$q = {q}$")
+        axis.fill_between(*zip(*errors.quantile([0, 1]).unstack().itertuples()), color=COLOURS[index], alpha=0.13, linewidth=0)
+    means = table.groupby("length").error.mean()
+    lengths = means.index[means.index <= 1]
+    middle = lengths[len(lengths) // 2]
+    line = means[middle] * (lengths / middle) ** 2
+    axis.plot(lengths, line, color="black", marker="", linestyle="--", linewidth=1, label="slope 2")
+    axis.set(xscale="log", yscale="log", xlabel="length of the step / of a context vector", ylabel=r"error $\|\hat y - y\|$")
+    axis.legend()
+    return figure
+
+
+@in_style
+def descents(table: pd.DataFrame) -> Figure:
+    """Loss of the support and accuracy on validation against prompt sets asked; every seed a thin line."""
+    quantities = {"loss": "loss of the support", "accuracy": "accuracy on validation (%)"}
+    figure = Figure(figsize=(PAGE, 2.7))
+    axes = figure.subplots(1, 2, sharex=True)
+    for axis, (quantity, label) in zip(axes, quantities.items()):
+        for index, (name, rows) in enumerate(table.groupby("descent", sort=False)):
+            for _, seed in rows.groupby("seed"):
+                axis.plot(seed.prompt_sets, seed[quantity], color=COLOURS[index], marker="", linewidth=0.4, alpha=0.6)
+            mean = rows.groupby("prompt_sets")[quantity].mean()
+            every = max(len(mean) // 6, 1)
+            axis.plot(mean.index, mean, color=COLOURS[index], marker=MARKERS[index], markevery=every, label=name)
+        axis.set(xlabel="prompt sets asked", ylabel=label)
+        axis.set_xscale("symlog", linthresh=10)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+@in_style
 def training(table: pd.DataFrame) -> Figure:
     """Validation accuracy against class prompts, one panel per group of estimators; every seed a thin line."""
     groups = {
@@ -236,5 +274,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "gradient_precision": cosine_by_precision,
     "gradient_batch": error_by_batch,
     "gradient_landscape": landscape,
+    "gradient_answers": local_model_error,
+    "gradient_answers_descent": descents,
     "gradient_training": training,
 }
