@@ -1,0 +1,105 @@
+"""What CBBT+ is worth, and each of its parts: the prompt against what it asked, and the whole without one part.
+
+Reads the tables of configs/plus_parts.yaml (runs) and configs/peers.yaml (curves); notebook A3 shows them.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+
+from cbbt.results.statistics import difference_table, holm
+from cbbt.results.tables import RUN, SCORE, require
+
+WHOLE = "whole"
+PROMPT, TUNING, MEMORY = "prompt", "its tuning", "old differences (prompt alone)"
+PARTS = (PROMPT, TUNING, "kernel", "adapter", "map", "gda", MEMORY)  # in the order of tables and figures
+
+
+def part_left_out(whole: dict, options: dict) -> str | None:
+    """Which of `PARTS` a run lacks, from its options and the whole's; `WHOLE` if they are equal, None if neither."""
+    changed = {name: options[name] for name in whole if options[name] != whole[name]}
+    if not changed:
+        return WHOLE
+    if changed in ({"prompt_weight": 0}, {"prompt_weight": 0, "steps": 0}):
+        return PROMPT
+    if changed == {"steps": 0}:
+        return TUNING
+    if set(changed) == {"memory"}:
+        return MEMORY
+    left = [expert for expert in whole["experts"] if expert not in options["experts"]]
+    return left[0] if set(changed) == {"experts"} and len(whole["experts"]) - len(options["experts"]) == len(left) == 1 else None
+
+
+def with_parts(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with a column `part`: what they lack of the whole, the first run of their data set, method, shots and seed.
+
+    Runs that differ otherwise are left out: where the whole has two experts, three others are no part of it.
+    Raises ValueError for two runs of one data set, method, shots and seed that lack the same.
+    """
+    runs = runs.drop_duplicates("run_id")  # a variant that is the whole, somewhere
+    options = runs.options.map(json.loads)
+    wholes = options.groupby([runs[key] for key in RUN]).transform("first")
+    table = runs.assign(part=[part_left_out(whole, own) for whole, own in zip(wholes, options)]).dropna(subset="part")
+    require(table, [SCORE], [*RUN, "part"])
+    return table
+
+
+def part_pairs(table: pd.DataFrame, shots: int) -> dict[str, pd.DataFrame]:
+    """For each part the runs of both kinds at one number of shots, as methods "with" and "without" it.
+
+    table: of `with_parts`. Each pair has the data sets that have a run without the part.
+    """
+    pairs = {}
+    for part in PARTS:
+        lacking = table[(table.part == part) & (table.shots == shots)]
+        whole = table[
+            (table.part == WHOLE)
+            & (table.shots == shots)
+            & table.method.isin(lacking.method)
+            & table.dataset.isin(lacking.dataset)
+        ]
+        if len(lacking):
+            pairs[part] = pd.concat([whole.assign(method="with"), lacking.assign(method="without")])
+    return pairs
+
+
+def part_table(table: pd.DataFrame) -> pd.DataFrame:
+    """What each part brings, in points: the whole minus the whole without it, over data sets, each the mean over its seeds.
+
+    table: of `with_parts`. Rows: (shots, part). Columns as in `cbbt.results.statistics.difference_table`, and
+    "p, Holm": p corrected for all rows.
+    """
+    rows = {
+        (shots, part): difference_table(pair, "with", "without", shots).iloc[-1]
+        for shots in sorted(set(table.shots))
+        for part, pair in part_pairs(table, shots).items()
+    }
+    differences = pd.DataFrame(rows).T.rename_axis(["shots", "part"])
+    return differences.assign(**{"p, Holm": holm(differences.p)}).astype({"n": int})
+
+
+def accuracy_by_sets(curves: pd.DataFrame, shots: int) -> pd.DataFrame:
+    """Test accuracy (percent) against prompt sets asked: for each method and seed the mean over data sets.
+
+    Columns: method, seed, prompt_sets, accuracy. A run counts with the last model that it had by then, and keeps its
+    last one after its end; lines begin where all runs of a method have a model. Each loss query of a method that tunes
+    a prompt alone is a prompt set. Needs columns dataset, backbone, method, shots, seed, epoch, loss_queries, test_accuracy.
+    """
+    require(curves, [SCORE, "loss_queries"], [*RUN, "epoch"])
+    parts = []
+    for method, rows in curves[curves.shots == shots].groupby("method", sort=False):
+        wide = rows.pivot_table(index="loss_queries", columns=["dataset", "seed"], values=SCORE, aggfunc="last").ffill().dropna()
+        means = wide.T.groupby(level="seed").mean().T.rename_axis("prompt_sets").stack().rename("accuracy")
+        parts.append(means.reset_index().assign(method=method))
+    return pd.concat(parts, ignore_index=True)
+
+
+def sets_to_reach(table: pd.DataFrame, method: str, accuracy: float) -> float:
+    """The fewest prompt sets after which a method's mean over seeds has reached an accuracy; NaN if it never does.
+
+    table: of `accuracy_by_sets`.
+    """
+    means = table[table.method == method].groupby("prompt_sets").accuracy.mean()
+    return means.index[means >= accuracy].min()
