@@ -16,6 +16,7 @@ from cbbt.results.plus import (
     accuracy_by_sets,
     part_left_out,
     part_table,
+    reach_table,
     sets_to_reach,
     with_parts,
 )
@@ -112,6 +113,9 @@ def test_a_prompt_is_followed_over_what_it_asked_and_stays_where_it_ended():
     assert sets_to_reach(table, "cbbt_plus_prompt", 81.5) == 40
     assert sets_to_reach(table, "cbbt_prompt", 81.5) == 400
     assert pd.isna(sets_to_reach(table, "cbbt_prompt", 90))
+    reached = reach_table(curves(), "cbbt_plus_prompt", near=6.0).loc[16, "cbbt_prompt"]
+    assert reached["accuracy"] == 86.5 and reached["prompt sets"] == 500
+    assert reached["reached after"] == 60 and reached["near after"] == 40 and reached["one in, near"] == 12.5
 
 
 @pytest.mark.parametrize("figure", [lambda: accuracy_by_prompt_sets(curves()), lambda: part_differences(with_parts(runs()))])

@@ -9,6 +9,7 @@ import json
 
 import pandas as pd
 
+from cbbt.catalogue import method_order
 from cbbt.results.statistics import difference_table, holm
 from cbbt.results.tables import RUN, SCORE, require
 
@@ -103,3 +104,23 @@ def sets_to_reach(table: pd.DataFrame, method: str, accuracy: float) -> float:
     """
     means = table[table.method == method].groupby("prompt_sets").accuracy.mean()
     return means.index[means >= accuracy].min()
+
+
+def reach_table(curves: pd.DataFrame, method: str, near: float = 0.5) -> pd.DataFrame:
+    """After how many prompt sets `method` reaches the last accuracy of each other method, or comes near it.
+
+    Rows: (shots, other method). Columns: accuracy (percent, of the other, mean over data sets and seeds), prompt sets
+    (of the other's fit, mean over them), reached after and near after (prompt sets of `method`, NaN if never; near: within
+    so many points), "one in, reached" and "one in, near" (the other's prompt sets over these).
+    Needs the columns of `accuracy_by_sets`.
+    """
+    rows = {}
+    for shots, own in curves.groupby("shots"):
+        table, asked = accuracy_by_sets(own, shots), own.groupby(["method", "dataset", "seed"]).loss_queries.max()
+        for other in [name for name in method_order(own.method) if name != method]:
+            last = table[table.method == other].groupby("seed").accuracy.last().mean()
+            reached, close = (sets_to_reach(table, method, last - margin) for margin in (0, near))
+            row = {"accuracy": last, "prompt sets": asked[other].mean(), "reached after": reached, "near after": close}
+            ratios = {"one in, reached": row["prompt sets"] / reached, "one in, near": row["prompt sets"] / close}
+            rows[shots, other] = row | ratios
+    return pd.DataFrame(rows).T.rename_axis(["shots", "method"])
