@@ -108,6 +108,7 @@ def test_a_search_that_is_judged_on_test_or_incomplete_or_uneven_is_refused(tmp_
     "name, grids",
     [
         ("chosen", ["search", "search_plus"]),
+        ("chosen_field", ["search", "search_features", "search_plus"]),
         (
             "chosen_peers",
             ["search", "search_peers", "search_features", "search_sharpzo", "search_plus", "--serve", "16=1,4,16", "4=1,4"],
