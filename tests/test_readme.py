@@ -87,8 +87,7 @@ def test_the_number_of_runs_is_said(table):
 
 READINGS = [("runs", "cbbt_prompt", "true_gradient", shots) for shots in (16, 4, 1)]
 READINGS += [("collaboration/runs", "cbbt", "adapter", shots) for shots in (16, 4, 1)]
-FIELD = (("peers/runs", 16), ("peers_shots/runs", 4), ("peers_shots/runs", 1))
-READINGS += [(name, "cbbt_plus", other, shots) for other in ("cbbt", "kernel_ridge") for name, shots in FIELD]
+READINGS += [("field/runs", "cbbt_plus", other, shots) for other in ("cbbt", "kernel_ridge") for shots in (16, 4, 1)]
 
 
 def test_the_readings_are_corrected_for_their_number(table):
