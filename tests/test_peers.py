@@ -42,9 +42,9 @@ def test_the_field_stands_in_blocks_by_access_and_shows_every_number_of_shots():
         ("+ losses or pixels", "ZIP"),
     ]
     prices = ["loss queries", "class prompts", "images", "numbers learned", "seconds"]
-    assert list(table) == ["1 shot", "16 shots", *prices]
+    assert list(table) == ["1 shot", "16 shots", "seeds", *prices]
     zero, lfa, cbbt, zip_ = (table.xs(name, level="method").iloc[0] for name in ("Zero-shot CLIP", "LFA", "CBBT", "ZIP"))
-    assert list(cbbt) == ["71.0 [1]", "83.0 ± 2.8", "150", "1,000", "20", "417", "1.5"]
+    assert list(cbbt) == ["71.0 [1]", "83.0 ± 2.8", "2", "150", "1,000", "20", "417", "1.5"]
     assert (zero["1 shot"], zero["16 shots"]) == ("61.0", "61.0") and (lfa["1 shot"], zip_["1 shot"]) == ("49.0 [1]", "–")
     assert table.iloc[0]["numbers learned"] == "–"
 

@@ -66,8 +66,8 @@ def field_table(runs: pd.DataFrame) -> pd.DataFrame:
     """The whole field as text cells: rows (block of `BLOCKS`, method), in each block the most accurate first.
 
     Columns: "1 shot", "4 shots", … (every number that the table has): the mean accuracy over all data sets in percent
-    ± its sd over seeds, as in `formatting.accuracy_table`. Then, at the most shots, means over all runs: queries at
-    three grains, numbers learned, seconds. "–": no run, or no seed with every data set.
+    ± its sd over seeds, as in `formatting.accuracy_table`; "seeds", the most that a row has. Then, at the most shots, means
+    over all runs: queries at three grains, numbers learned, seconds. "–": no run, or no seed with every data set.
     Raises ValueError for a table that mixes backbones or has two rows of one run.
     """
     require(runs, [SCORE, *PRICE])
@@ -79,10 +79,11 @@ def field_table(runs: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(
         index=pd.MultiIndex.from_tuples([(block(name), label(name)) for name in order], names=["needs", "method"])
     )
-    seeds = pd.DataFrame({shots: wide.count() for shots, wide in means.items()}).max(axis=1)
+    seeds = pd.DataFrame({shots: wide.count() for shots, wide in means.items()}).max(axis=1).astype(int)
     for shots, wide in means.items():
         columns = wide.reindex(columns=order)
         table[shots_name(shots)] = [accuracy_cell(columns[name].dropna(), seeds[name], name) for name in order]
+    table["seeds"] = ["–" if name in UNTUNED else str(seeds[name]) for name in order]
     for column, title in PRICE.items():
         table[title] = [_number(prices[column].get(name)) for name in order]
     return table

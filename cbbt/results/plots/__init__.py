@@ -1,6 +1,7 @@
 """The figures: a tidy table in, a matplotlib figure out.
 
 Read `style` (the look of all, and the one way to save) and `parts`, then `accuracy`,
-`comparison` and `peers` (who leads at which price); `generalisation`, `gradients`, `speed` and `ablation` draw what notebooks 2, A4 and A5
-measure, `diagram` the method, `pictures` images that the caller opened.
+`comparison` and `peers` (who leads at which price); `generalisation`, `gradients`, `plus`,
+`speed` and `ablation` draw what notebooks of their own measure, `diagram` the method,
+`pictures` images that the caller opened.
 """
