@@ -32,15 +32,17 @@ def accuracy_against_price(runs: pd.DataFrame, shots: int) -> Figure:
     """Mean accuracy over data sets against what the fit cost: a panel per price, a point per method.
 
     A colour is a block of methods that need the same of the box (`cbbt.results.peers.BLOCKS`), a marker the method, as in
-    other figures. The line joins the methods, white box apart, than which none is both as cheap and more accurate;
-    they are named. Means over seeds; methods without a seed that has every data set are left out. Needs columns dataset,
-    backbone, method, shots, seed, test_accuracy, class_prompts, fit_seconds, learned.
+    other figures. The line joins the methods, white box apart, than which none is both as cheap and more accurate; they are
+    named, and so is the most accurate of each block. Means over seeds; methods without a seed that has every data set are
+    left out. Needs columns dataset, backbone, method, shots, seed, test_accuracy, class_prompts, fit_seconds, learned.
     """
     require(runs, [SCORE, *PRICES])
     accuracy = mean_over_datasets(scores(runs, shots)).mean().dropna()
     costs = runs[runs.shots.isin([0, shots])].groupby("method")[list(PRICES)].mean()
     table = costs.assign(fit_seconds=costs.fit_seconds.clip(lower=LEAST_SECONDS), accuracy=accuracy).dropna(subset="accuracy")
-    first = {price: frontier(table[[block(method) != WHITE for method in table.index]], price) for price in PRICES}
+    black = table[[block(method) != WHITE for method in table.index]]
+    best = black.groupby(block).accuracy.idxmax()
+    first = {price: frontier(black, price) for price in PRICES}
     blocks = {name: [method for method in method_order(table.index) if block(method) == name] for name in BLOCKS}
     columns = {name: math.ceil(len(methods) / LONGEST) for name, methods in blocks.items() if methods}  # of the legend
     entries = 0.145 * max(math.ceil(len(blocks[name]) / number) for name, number in columns.items()) + 0.25
@@ -61,7 +63,8 @@ def accuracy_against_price(runs: pd.DataFrame, shots: int) -> Figure:
         _legend(ax, name, blocks[name], columns[name])
     figure.draw_without_rendering()  # the layout is known from here on
     for price, ax in axes.items():
-        _name(ax, first[price], table, price)
+        named = black.loc[method_order({*first[price].index, *best})].dropna(subset=price)
+        _name(ax, named.sort_values(price, kind="stable"), table, price)
     return figure
 
 
@@ -99,14 +102,14 @@ def _price_axis(ax, values: pd.Series) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
 
 
-def _name(ax, first: pd.DataFrame, table: pd.DataFrame, price: str) -> None:
-    """Write the names of the points `first` where they cover no point and no other name."""
+def _name(ax, named: pd.DataFrame, table: pd.DataFrame, price: str) -> None:
+    """Write the names of the points `named` where they cover no point and no other name."""
     panel, point = ax.get_window_extent(), ax.figure.dpi / 72  # pixels
     taken = [
         (x - 2 * point, y - 2 * point, x + 2 * point, y + 2 * point)
         for x, y in ax.transData.transform(table[[price, "accuracy"]].dropna())
     ]
-    for method, line in first.iterrows():
+    for method, line in named.iterrows():
         x, y = ax.transData.transform((line[price], line.accuracy))
         text = ax.annotate(
             label(method), (line[price], line.accuracy), (0, 0), textcoords="offset points", arrowprops=LEADER,
