@@ -2,6 +2,6 @@
 
 Read `style` (the look of all, and the one way to save) and `parts`, then `accuracy`,
 `comparison` and `peers` (who leads at which price); `generalisation`, `gradients`, `plus`,
-`speed` and `ablation` draw what notebooks of their own measure, `diagram` the method,
-`pictures` images that the caller opened.
+`speed` and `ablation` draw what notebooks 7, 2, A3, A4 and A5 measure or read, `diagram` the
+method, `pictures` images that the caller opened.
 """
