@@ -1,6 +1,6 @@
 """What CBBT+ is worth, and each of its parts: the prompt against what it asked, and the whole without one part.
 
-Reads the tables of configs/plus_parts.yaml (runs) and configs/peers.yaml (curves); notebook A3 shows them.
+Reads the tables of configs/plus_parts.yaml (runs) and configs/field.yaml (curves); notebook A3 shows them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from cbbt.results.statistics import difference_table, holm
 from cbbt.results.tables import RUN, SCORE, require
 
 WHOLE = "whole"
-PROMPT, TUNING, MEMORY = "prompt", "its tuning", "old differences (prompt alone)"
-PARTS = (PROMPT, TUNING, "kernel", "adapter", "map", "gda", MEMORY)  # in the order of tables and figures
+PROMPT, MEMORY = "prompt", "old differences (prompt alone)"
+PARTS = (PROMPT, "kernel", "adapter", "map", "gda", MEMORY)  # in the order of tables and figures
 
 
 def part_left_out(whole: dict, options: dict) -> str | None:
@@ -23,10 +23,8 @@ def part_left_out(whole: dict, options: dict) -> str | None:
     changed = {name: options[name] for name in whole if options[name] != whole[name]}
     if not changed:
         return WHOLE
-    if changed in ({"prompt_weight": 0}, {"prompt_weight": 0, "steps": 0}):
+    if changed == {"prompt_weight": 0, "steps": 0}:
         return PROMPT
-    if changed == {"steps": 0}:
-        return TUNING
     if set(changed) == {"memory"}:
         return MEMORY
     left = [expert for expert in whole["experts"] if expert not in options["experts"]]
