@@ -20,7 +20,7 @@ from cbbt.runs.grid import Grid
 
 ROOT = Path(__file__).parents[2]
 TRAINED = ["zero_shot", "zero_shot_bare", "true_gradient", "cbbt_prompt", "adapter", "cbbt"]
-PEERS = ["zero_shot", "lfa", "word_search", "bbt", "bpt_vlm_text", "zip", "craft", "cbbt_prompt", "cbbt", "cbbt_support"]
+PEERS = ["zero_shot", "lfa", "word_search", "bbt", "bpt_vlm_text", "zip", "craft", "cbbt_prompt", "cbbt", "cbbt_plus"]
 
 
 def settings(methods: list[str], without: tuple[str, ...]) -> dict[str, dict]:
@@ -37,7 +37,6 @@ def pages() -> dict[str, dict]:
     trained = {"methods": TRAINED, "seeds": [1, 2, 3, 4, 5], "runs": "results/photos/runs"}
     trained["settings"] = settings(TRAINED, without=("backbone",))
     peers = {"methods": PEERS, "runs": "results/photos/small_runs"}
-    peers["baseline"] = "cbbt"  # the tables have no run of CBBT+
     peers["settings"] = settings(PEERS, without=("backbone", "max_loss_queries", "max_class_prompts"))
     return {
         "02_gradient_approximation": {"training_epochs": 0} | tables,
