@@ -20,7 +20,10 @@ from tests.test_blackbox import reachable
 
 BUDGET = {"loss_queries": 60}  # cuts the searches short; the other methods run their epochs
 TWINS = {"blackvip": "blackvip_pca", "llm_search": "word_search"}  # need a file or a service; the fit is that of their twins
-SHORTER = {"cross_modal": {"steps": 40}, "sharpzo": {"numbers": 16, "losses": 400}}  # 12,800 steps, 353,776 losses of themselves
+SHORTER = {
+    "cross_modal": {"steps": 40},
+    "sharpzo": {"numbers": 8, "population": 20, "losses": 60},
+}  # 12,800 steps, 353,776 losses of themselves
 METHODS_OF_QUESTIONS = [name for name, method in METHODS.items() if not (method.white_box or name in TWINS)]
 
 

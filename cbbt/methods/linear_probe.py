@@ -19,7 +19,6 @@ import functools
 import warnings
 from dataclasses import dataclass
 
-import lazy_loader
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -28,8 +27,6 @@ from cbbt.adapters import LinearHead
 from cbbt.checks import check_ranges, check_types
 from cbbt.learning.fitting import Classifier, Fitted
 from cbbt.methods.parts.heads import best_constants, shot_numbers
-
-linear_model = lazy_loader.load("sklearn.linear_model", suppress_warning=True)
 
 POWERS = (6, 4, 2, 0, -2, -4, -6)  # of ten
 HALVINGS = 8
@@ -61,7 +58,9 @@ def fit(box, support, config, session) -> Fitted:
 
 def logistic_regression(features, labels, n_classes: int, c: float, iterations: int) -> tuple[torch.Tensor, torch.Tensor]:
     """W (E, C) and b (C,) of features (n, E) and labels (n,); a class without a feature is never the most probable."""
-    probe = linear_model.LogisticRegression(C=c, max_iter=iterations)
+    from sklearn.linear_model import LogisticRegression  # a second to import, for this one method
+
+    probe = LogisticRegression(C=c, max_iter=iterations)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # where the penalty is small, the iterations end before the descent
         probe.fit(features.double().cpu().numpy(), labels.cpu().numpy())

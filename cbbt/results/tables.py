@@ -24,7 +24,7 @@ SPLIT = ("zero_shot", "zero_shot_bare", "cbbt_prompt", "adapter", "cbbt")  # wha
 RESERVED = {"mean", ALL, "method", "shots", "seed", "seeds"}  # names that tables have beside those of data sets
 NAMES = {  # columns of text, whatever it looks like: 2024, NA and 1e5 are names of data sets
     *("run_id", "dataset", "task", "method", "backbone", "pretrained", "variant", "split", "template", "class_names"),
-    *("context_init", "options", "commit", "device", "classes", "targets", "service", "target", "travels"),
+    *("context_init", "options", "commit", "device", "targets", "service", "target", "travels"),
 }
 
 

@@ -39,7 +39,7 @@ def pages() -> dict[str, dict]:
     peers = {"methods": PEERS, "runs": "results/photos/small_runs"}
     peers["settings"] = settings(PEERS, without=("backbone", "max_loss_queries", "max_class_prompts"))
     return {
-        "02_gradient_approximation": {"training_epochs": 0} | tables,
+        "02_gradient_approximation": {"training_epochs": 0, "descent_seeds": []} | tables,
         "03_training": {"cache": "results/features"} | trained,
         "05_peers": {"cache": "results/features"} | peers | tables,
     }
