@@ -24,11 +24,15 @@ State = tuple[int, torch.Tensor]  # prompt sets asked so far, context (M, D)
 
 
 def linearised(problem: PromptProblem, memory: int) -> LinearisedAnswers:
-    """The problem's context with its text features; the scale of its steps is the length of a context vector at first."""
-    radius = problem.context.square().sum(dim=-1).mean().sqrt().item()
+    """The problem's context with its text features."""
     return LinearisedAnswers(
-        lambda contexts: problem.box.encode_prompts(contexts, problem.class_names), problem.context, radius=radius, memory=memory
+        lambda contexts: problem.box.encode_prompts(contexts, problem.class_names), problem.context, memory=memory
     )
+
+
+def loss_of(text: torch.Tensor, problem: PromptProblem) -> torch.Tensor:
+    """Cross-entropy of all the problem's images with text (C, E); no query, and differentiable."""
+    return F.cross_entropy(problem.box.logit_scale * problem.features @ text.T, problem.labels)
 
 
 def local_model_error(
@@ -57,14 +61,10 @@ def local_model_error(
 def linearised_descent(problem: PromptProblem, q: int, memory: int, steps: int, seed: int) -> Iterator[State]:
     """Contexts of a descent on the local model, as CBBT+ makes it; q + 3 prompt sets a step, and one at its start."""
     answers = linearised(problem, memory)
-
-    def loss(text: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(problem.box.logit_scale * problem.features @ text.T, problem.labels)
-
     yield 1, answers.point
     for index in range(steps):
         answers.explore(q, generator_for(seed, "directions", index))
-        answers.move(loss)
+        answers.move(lambda text: loss_of(text, problem))
         yield 1 + (index + 1) * (q + CANDIDATES), answers.point
 
 
@@ -119,8 +119,7 @@ def descents(
     for name, seed in tqdm(grid(choices, seeds), desc="descents", disable=not progress, leave=False):
         for sets, context in choices[name](seed):
             (text,) = problem.box.encode_prompts(context[None], problem.class_names)
-            loss = F.cross_entropy(problem.box.logit_scale * problem.features @ text.T, problem.labels).item()
             right = (judged.features @ text.T).argmax(dim=-1) == judged.labels
-            scores = {"loss": loss, "accuracy": 100 * right.double().mean().item()}
+            scores = {"loss": loss_of(text, problem).item(), "accuracy": 100 * right.double().mean().item()}
             table.append({"descent": name, "seed": seed, "prompt_sets": sets} | scores)
     return pd.DataFrame(table)

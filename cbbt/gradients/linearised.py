@@ -42,7 +42,8 @@ class LinearisedAnswers:
     Args:
         ask: (N, *x.shape) → answers (N, *answer.shape), no gradients needed; every call is a query of N.
         start: x. One query.
-        radius: first scale of a step, in the units of x, > 0; it adapts itself.
+        radius: first scale of a step, in the units of x, > 0; it adapts itself. If None, the root mean square
+            length of the vectors in x's last dimension, those of a context.
         unit: whether answers are unit-norm along their last dimension (features), or not (logits).
         memory: most directions in the frame; the oldest go first.
         epsilon: step of the differences; `default_epsilon` if None.
@@ -55,12 +56,13 @@ class LinearisedAnswers:
         ask: Callable[[torch.Tensor], torch.Tensor],
         start: torch.Tensor,
         *,
-        radius: float,
+        radius: float | None = None,
         unit: bool = True,
         memory: int = 64,
         epsilon: float | None = None,
     ):
         epsilon = default_epsilon(start.numel()) if epsilon is None else epsilon
+        radius = start.square().sum(dim=-1).mean().sqrt().item() if radius is None else radius
         for name, value in (("radius", radius), ("epsilon", epsilon), ("memory", memory)):
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")

@@ -104,10 +104,9 @@ class CbbtPlus:
         raw, self.labels = support.whole()
         self.features = F.normalize(raw, dim=-1)
         start = start_context(box, support, config)
-        radius = start.square().sum(dim=-1).mean().sqrt().item()  # the length of a context vector
         self.gives_features = self.settings.answers == "features"
         self.answers = LinearisedAnswers(
-            self.ask, start, radius=radius, unit=self.gives_features, memory=self.settings.memory, epsilon=config.epsilon
+            self.ask, start, unit=self.gives_features, memory=self.settings.memory, epsilon=config.epsilon
         )
         self.experts = fitted_experts(box, support, config, session, self.answers.answer) if self.settings.experts else None
         self.learned = sum(tensor.numel() for tensor in self.experts.state_dict().values()) if self.experts else 0
