@@ -59,7 +59,7 @@ def test_every_import_is_a_dependency():
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_modules_are_small_documented_and_plain(path):
     source = path.read_text()
-    assert len(source.splitlines()) <= (330 if path.name == "text_tower.py" else 300)
+    assert len(source.splitlines()) <= (320 if path.name == "text_tower.py" else 300)
     assert ast.get_docstring(ast.parse(source)) and "import *" not in source
 
 

@@ -278,10 +278,7 @@ def _part(tensor: torch.Tensor, axis: int, start: int, step: int) -> torch.Tenso
 
 
 def _query_key_value(block, x):
-    """Queries, keys and values, each (heads, n, c, length, head width).
-
-    The heads come first by one copy here, so that no product behind it makes another.
-    """
+    """Queries, keys and values, each (heads, n, c, length, head width): heads first, by one copy here and none behind it."""
     attention = block.attn
     projected = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
     projected = projected.unflatten(-1, (3, attention.num_heads, attention.head_dim))
@@ -308,10 +305,7 @@ def _attend(query, past):
 
 
 def _folded(rows, key):
-    """`rows` (heads, n, c, length, k), all of a context or of all contexts as one matrix where they meet the same keys.
-
-    Nothing is copied then for keys (heads, n or 1, 1, p, d) that do not depend on the class (the context).
-    """
+    """`rows` (heads, n, c, length, k) as one matrix where they meet the same `key` (heads, n or 1, 1, p, d), not copied then."""
     return rows.reshape(*key.shape[:3], -1, rows.shape[-1]) if key.shape[2] == 1 else rows
 
 
