@@ -15,7 +15,8 @@ import cbbt
 from cbbt.adapters import CacheAdapter, IdentityAdapter, LinearMap, ResidualAdapter
 from cbbt.box.blackbox import BlackBox
 from cbbt.box.ledger import Ledger
-from cbbt.box.service import SERVICES, PoorBox, Sealed, ServiceRefused, require_access
+from cbbt.box.access import Sealed, ServiceRefused, require_access
+from cbbt.box.service import SERVICES, PoorBox
 from cbbt.data.cards import CARDS, EMBEDDED
 from cbbt.data.load import load_task
 from cbbt.data.shifts import OPERATIONS, ShiftedItem
@@ -459,10 +460,10 @@ def test_who_needs_more_is_refused_before_the_first_query(method, service, messa
 
 def test_who_learns_nothing_is_served_by_all():
     for service in SERVICES:
-        require_access(service, "zero_shot")
+        require_access(SERVICES[service].access, "zero_shot", service)
         record = cbbt.run(cbbt.RunConfig("digits", "zero_shot", shots=0, service=service))
         assert abs(record["scores"]["test_accuracy"] - 66) < 5
-    require_access("labels", "of_your_own")
+    require_access(SERVICES["labels"].access, "of_your_own", "labels")
 
 
 @pytest.mark.parametrize("method, service", [("bbt", "labels"), ("bpt_vlm_text", "top5"), ("zip", "logits"), ("craft", "logits")])

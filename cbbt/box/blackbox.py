@@ -2,10 +2,13 @@
 
 `BlackBox` answers four questions (image features, prompt features, text features,
 losses) without gradients and counts each in its ledger. It holds no model: the
-model stands behind the wall in `_behind`, keyed by the box, as a served model
-stands behind an address. `WhiteBox` is a second door with its own name for the
-white-box reference (CoOp) and for analysis; it alone lets gradients with respect
-to the contexts through. Neither hands out weights.
+model stands behind the wall in `_behind`, keyed by the box. `WhiteBox` is a second
+door with its own name for the white-box reference (CoOp) and for analysis; it alone
+lets gradients with respect to the contexts through. Neither hands out weights.
+
+Every door checks what it is asked and charges the ledger; the answers come from the
+methods that begin with an underscore, which boxes of another kind have in ways of
+their own: a model that is served elsewhere, or a service of features (`cbbt.box.remote`).
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import weakref
 import torch
 import torch.nn.functional as F
 
+from cbbt.box.access import GIVES, TAKES
 from cbbt.box.image_tokens import token_width, tokens_inserted
 from cbbt.box.ledger import Ledger
 from cbbt.box.memory import chunk_size
@@ -36,7 +40,7 @@ class BlackBox:
         image_token_dim: width of the image tower's tokens, or None if it takes none.
         preprocess_config: how images are prepared (open_clip's keys: size, mean, std, …).
         logit_scale: τ, the factor on cosine similarities (a float, > 0).
-        gives_features: whether features of prompts are answers (see `cbbt.box.service`), or serve only to be handed back.
+        access: what the box takes and gives (`cbbt.box.access`).
         ledger: the `Ledger` that counts every query.
     """
 
@@ -54,8 +58,13 @@ class BlackBox:
         self.image_size = size if isinstance(size, int) else size[0]
         self.image_token_dim = token_width(loaded.model.visual)
         self.logit_scale = float(loaded.model.logit_scale.exp())
-        self.gives_features = True
+        self.access = frozenset((*TAKES, *GIVES)) - ({"image tokens"} if self.image_token_dim is None else set())
         self.ledger = ledger or Ledger()
+
+    @property
+    def gives_features(self) -> bool:
+        """Whether features of prompts are answers, or serve only to be handed back."""
+        return "features" in self.access
 
     def with_ledger(self, ledger: Ledger) -> BlackBox:
         """A second handle on the same model, counted in another ledger."""
@@ -87,11 +96,14 @@ class BlackBox:
         if tokens is not None and (tokens.ndim != 2 or tokens.shape[1] != self.image_token_dim):
             takes = f"image tokens of shape (V, {self.image_token_dim})" if self.image_token_dim else "no image tokens"
             raise ValueError(f"{self.name!r} takes {takes}, got {tuple(tokens.shape)}")
-        self.ledger.charge("images", len(pixels))
+        with self.ledger.question(images=len(pixels)), torch.no_grad(), full_precision():
+            return self._images(pixels, normalize, tokens)
+
+    def _images(self, pixels, normalize, tokens) -> torch.Tensor:
         # An image's intermediate results take up to 32 times its pixels (RN50 24, RN50x16 29, ViT-B-16 16).
         step = chunk_size(self.device, 32 * pixels[:1].numel() * 4)
         model = _behind[self][0].model
-        with torch.no_grad(), full_precision(), tokens_inserted(model.visual, tokens):
+        with tokens_inserted(model.visual, tokens):
             parts = [model.encode_image(part.to(self.device).float(), normalize=normalize).float() for part in pixels.split(step)]
         return torch.cat(parts)
 
@@ -103,25 +115,36 @@ class BlackBox:
         Raises ValueError, and counts nothing, for wrong shapes, names that do not fit, or no names;
         warns once of words that the tokenizer has only as letters or bytes.
         """
-        tower = _behind[self][1]
-        contexts, names, position = tower.read(contexts, _texts("class_names", class_names), position)
-        self.ledger.charge("class_prompts", len(contexts) * len(names))
-        with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()), full_precision():
-            return tower.evaluate(contexts, names, position)
+        question = self._read_prompts(contexts, _listed("class_names", class_names), position)
+        with self.ledger.question(class_prompts=len(contexts) * len(question[1])):
+            with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()), full_precision():
+                return self._prompts(*question)
+
+    def _read_prompts(self, contexts, names: list[str], position: str) -> tuple:
+        """What `_prompts` takes: contexts, names and position. Whatever can be refused is refused here, before it is counted."""
+        return _behind[self][1].read(contexts, names, position)
+
+    def _prompts(self, contexts, names, position) -> torch.Tensor:
+        return _behind[self][1].evaluate(contexts, names, position)
 
     def encode_texts(self, texts: list[str]) -> torch.Tensor:
         """Unit-norm features (n, E) of plain sentences; each counts as one class prompt.
 
         Raises ValueError, and counts nothing, for a sentence that is too long or that the tokenizer refuses.
         """
-        tower = _behind[self][1]
-        ids = tower.tokens.sentences(_texts("texts", texts))
-        self.ledger.charge("class_prompts", len(ids))
-        with torch.no_grad(), full_precision():
-            return tower.encode_sentences(ids)
+        question = self._read_texts(_listed("texts", texts))
+        with self.ledger.question(class_prompts=len(question)), torch.no_grad(), full_precision():
+            return self._texts(question)
+
+    def _read_texts(self, texts: list[str]):
+        """What `_texts` takes, as long as the texts are many. Whatever can be refused is refused here."""
+        return _behind[self][1].tokens.sentences(texts)
+
+    def _texts(self, ids) -> torch.Tensor:
+        return _behind[self][1].encode_sentences(ids)
 
     def token_embeddings(self, words: str) -> torch.Tensor:
-        """A copy of the embeddings (tokens, D) of `words`: a start for a context."""
+        """A copy of the embeddings (tokens, D) of `words`: a start for a context. Raises ValueError for no token."""
         tower = _behind[self][1]
         ids = tower.tokens.ids(words)
         if not ids:
@@ -181,8 +204,12 @@ class WhiteBox(BlackBox):
 
     differentiable = True
 
+    def __init__(self, loaded: LoadedModel, device: torch.device, ledger: Ledger | None = None):
+        super().__init__(loaded, device, ledger)
+        self.access |= {"gradients"}
 
-def _texts(title: str, texts) -> list[str]:
+
+def _listed(title: str, texts) -> list[str]:
     """`texts` as a list, or ValueError."""
     listed = [] if isinstance(texts, str) else list(texts)
     if not listed or not all(isinstance(text, str) for text in listed):

@@ -8,7 +8,10 @@ loss queries and (q + 1) · C class prompts.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 GRAINS = ("loss_queries", "class_prompts", "images")
@@ -26,16 +29,19 @@ class Ledger:
         journal: a file to which each question is appended before it is answered,
             so that what was asked is known even after the process is killed.
             Unlike the counts, it is never rolled back.
+        name: what a served box tells questions of this ledger from others by; a run that
+            is resumed gives the same again. A fresh one if None.
 
     Raises ValueError for an unknown grain or a negative budget.
     """
 
-    def __init__(self, budget: dict[str, int] | None = None, journal: Path | None = None):
+    def __init__(self, budget: dict[str, int] | None = None, journal: Path | None = None, name: str | None = None):
         for grain, limit in (budget or {}).items():
             if grain not in GRAINS or limit < 0:
                 raise ValueError(f"budget {grain}={limit}: grains are {', '.join(GRAINS)}, limits are ≥ 0")
         self.budget = dict(budget or {})
         self.journal = Path(journal) if journal else None
+        self.name = name or uuid.uuid4().hex
         self.counts = dict.fromkeys(GRAINS, 0)
         self.spared = dict.fromkeys(GRAINS, 0)  # of the counts, what the box was not asked
 
@@ -54,6 +60,21 @@ class Ledger:
             self.spared[grain] += count
         elif self.journal:
             self._note(grain, count)
+
+    @contextlib.contextmanager
+    def question(self, **cost: int) -> Iterator[None]:
+        """Charge `cost` (grain → count) for what is asked in the block; a question that is refused there costs nothing.
+
+        Refused is what ends in ValueError or `BudgetExceeded` (of the side that answers).
+        """
+        for grain, count in cost.items():
+            self.charge(grain, count)
+        try:
+            yield
+        except (ValueError, BudgetExceeded):
+            for grain, count in cost.items():
+                self.charge(grain, -count)
+            raise
 
     def _note(self, grain: str, count: int) -> None:
         try:

@@ -9,8 +9,7 @@
     labels              the predicted label alone: a loss is the share of wrong labels
 
 Features of images stay where no features are given: there they stand for the images
-in questions about losses. What a prompt's features tell is *sealed*: they can be
-handed back to the box and not computed with.
+in questions about losses. What a prompt's features tell is sealed (`cbbt.box.access`).
 """
 
 from __future__ import annotations
@@ -19,12 +18,10 @@ from dataclasses import dataclass
 
 import torch
 
+from cbbt.box.access import GIVES, TAKES, Sealed, ServiceRefused
 from cbbt.box.blackbox import BlackBox, _behind
 from cbbt.box.ledger import Ledger
-from cbbt.catalogue import CATALOGUE
 from cbbt.seeding import generator_for
-
-TAKES = {"text", "token embeddings", "pixels", "image tokens"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +30,11 @@ class Service:
 
     gives: frozenset[str]
     noise: float = 0.0
+
+    @property
+    def access(self) -> frozenset[str]:
+        """What it takes and gives: it takes what the model does."""
+        return self.gives.union(TAKES)
 
 
 def _gives(*answers: str, **options) -> Service:
@@ -51,43 +53,6 @@ SERVICES = {
 }
 
 
-class ServiceRefused(ValueError):
-    """A question that the service does not answer."""
-
-
-def require_access(service: str, method: str) -> None:
-    """Raise `ServiceRefused`, which says what is needed and what is given, for a method that needs more than a service gives.
-
-    Who learns nothing is served by all. A method that is not in `cbbt.catalogue` is let in, and refused by what is sealed.
-    """
-    entry = CATALOGUE.get(method)
-    if service == "full" or entry is None or entry.learns == "nothing":
-        return
-    given = SERVICES[service].gives
-    if lacking := [need for need in entry.access.split(", ") if need not in given | TAKES]:
-        raise ServiceRefused(
-            f"method {method!r} needs {entry.access}; the service {service!r} gives {', '.join(sorted(given))}, "
-            f"and no {' and no '.join(lacking)}"
-        )
-
-
-class Sealed(torch.Tensor):
-    """Features of prompts that can be picked from and handed back to the box, and not computed with."""
-
-    ALLOWED = {
-        torch.Tensor.__getitem__, torch.Tensor.__len__, torch.Tensor.__iter__, torch.Tensor.unbind, torch.Tensor.split,
-        torch.split, torch.Tensor.detach, torch.Tensor.as_subclass, torch.Tensor.shape.__get__, torch.Tensor.device.__get__,
-        torch.Tensor.dim, torch.Tensor.ndim.__get__,
-    }  # fmt: skip
-
-    @classmethod
-    def __torch_function__(cls, function, types, arguments=(), named=None):
-        if function not in cls.ALLOWED:
-            name = getattr(function, "__name__", function)
-            raise ServiceRefused(f"this service gives no features of prompts: {name} of them is not to be had, only losses are")
-        return super().__torch_function__(function, types, arguments, named)
-
-
 class PoorBox(BlackBox):
     """A handle on a box's model that answers as the service `service` of `SERVICES` does, and is charged alike.
 
@@ -97,7 +62,7 @@ class PoorBox(BlackBox):
 
     def __init__(self, box: BlackBox, service: str, seed: int):
         vars(self).update(vars(box), service=service, seed=seed, handle=0)
-        self.gives_features = "features" in SERVICES[service].gives
+        self.access = (box.access - set(GIVES)) | SERVICES[service].gives
         _behind[self] = _behind[box]
 
     def with_ledger(self, ledger: Ledger) -> PoorBox:

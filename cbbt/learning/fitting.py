@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from cbbt.box.access import Sealed
 from cbbt.data.pixels import Pixels
 
 
@@ -91,11 +92,11 @@ class Classifier:
     retext: Callable | None = None
 
     @torch.no_grad()
-    def logits(self, raw: torch.Tensor) -> torch.Tensor:
-        """Logits (B, C) of raw image features (B, E)."""
+    def logits(self, raw: torch.Tensor, box=None) -> torch.Tensor:
+        """Logits (B, C) of raw image features (B, E). Where the text is sealed, `box` is asked for them."""
         features, offsets = self.adapter(raw)
-        text = self.text.as_subclass(torch.Tensor)  # what a service seals for a fit (`cbbt.box.service`), it opens to classify
-        logits = self.logit_scale * features @ text.T
+        sealed = isinstance(self.text, Sealed)
+        logits = self.text.classify(features, box) if sealed else self.logit_scale * features @ self.text.T
         if offsets is not None:
             logits = logits + offsets
         return logits if self.head is None else self.head(logits)
@@ -113,7 +114,7 @@ class Classifier:
         raw = split.features
         if self.image_prompt is not None and len(split.labels):
             raw = torch.cat([self.image_prompt(box, batch.to(box.device)) for batch in split.pixels.batches()])
-        return self.logits(raw)
+        return self.logits(raw, box)
 
 
 def accuracy_of(logits: torch.Tensor, labels: torch.Tensor) -> float:

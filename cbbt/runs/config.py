@@ -14,9 +14,11 @@ import os
 import re
 from dataclasses import dataclass, field
 
+from cbbt.box.access import require_access
+from cbbt.box.address import check_address, is_address
 from cbbt.box.ledger import GRAINS
 from cbbt.box.prompts import POSITIONS
-from cbbt.box.service import SERVICES, require_access
+from cbbt.box.service import SERVICES
 from cbbt.checks import check_ranges, check_types, choose, nearest, require_distinct
 from cbbt.data.augment import AUGMENTATIONS
 from cbbt.data.cards import CARDS, EMBEDDED
@@ -38,7 +40,7 @@ class RunConfig:
 
     dataset: str  # a task that `cbbt.load_task` knows
     method: str = "cbbt"  # a key of `cbbt.METHODS`
-    backbone: str = "mini"  # "mini", "photo" or an open_clip architecture
+    backbone: str = "mini"  # "mini", "photo", an open_clip architecture, or the address of a served box
     pretrained: str | None = "default"  # see `cbbt.load_black_box`
     shots: int = 16  # training images per class; 0 for zero-shot alone
     seed: int = 1  # of the shots and of every other draw
@@ -138,7 +140,11 @@ class RunConfig:
             )
         if not 0 <= self.adapter_ratio <= 1:
             raise ValueError(f"adapter_ratio must lie in [0, 1], got {self.adapter_ratio}")
-        require_access(self.service, self.method)
+        require_access(SERVICES[self.service].access, self.method, f"the service {self.service!r}")
+        if is_address(self.backbone):
+            check_address(self.backbone)
+            if self.service != "full":
+                raise ValueError(f"service={self.service!r} makes a local model answer less; what {self.backbone} grants, it says")
         if self.targets:
             require_distinct("targets", self.targets)
             if self.judge == "validation":
@@ -193,7 +199,8 @@ class RunConfig:
         values = dataclasses.asdict(self) | {"dataset": self.dataset_name, "targets": [*map(dataset_name, self.targets)]}
         text = json.dumps(values, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        name = f"{self.dataset_name}-{self.backbone}-{self.method}-{self.shots}shot-seed{self.seed}-{digest}"
+        backbone = self.backbone.replace("://", "-").replace(":", "-")  # an address
+        name = f"{self.dataset_name}-{backbone}-{self.method}-{self.shots}shot-seed{self.seed}-{digest}"
         return re.sub(r"[/\\\s]", "-", name.removeprefix("./"))
 
 

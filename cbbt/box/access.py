@@ -1,0 +1,62 @@
+"""What a box takes and gives, in the words of the methods' table (`cbbt.catalogue`).
+
+A method that needs more than a box has is refused before its first query. Features of
+prompts that are not given are *sealed*: they can be handed back to the box, in a
+question about losses or logits, and not computed with.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from cbbt.catalogue import CATALOGUE
+
+TAKES = ("text", "pixels", "image tokens", "token embeddings")
+GIVES = ("features", "logits", "losses")
+
+
+class ServiceRefused(ValueError):
+    """A question that the service does not answer."""
+
+
+def require_access(access: frozenset[str], method: str, who: str) -> None:
+    """Raise `ServiceRefused`, which says what is needed and what `who` has, for a method that needs more than `access`.
+
+    Who learns nothing is served by all. A method that is not in `cbbt.catalogue` is let in, and refused by what is sealed.
+    """
+    entry = CATALOGUE.get(method)
+    if entry is None or entry.learns == "nothing":
+        return
+    if lacking := [need for need in entry.access.split(", ") if need not in access]:
+        given, taken = [word for word in GIVES if word in access], [word for word in TAKES if word in access]
+        takes = f"takes {', '.join(taken)} and " if not access >= set(TAKES[:-1]) or TAKES[-1] in lacking else ""
+        raise ServiceRefused(
+            f"method {method!r} needs {entry.access}; {who} {takes}gives {', '.join(given)}, and no {' and no '.join(lacking)}"
+        )
+
+
+class Sealed(torch.Tensor):
+    """Features of prompts that can be picked from and handed back to the box, and not computed with."""
+
+    ALLOWED = {
+        torch.Tensor.__getitem__, torch.Tensor.__len__, torch.Tensor.__iter__, torch.Tensor.unbind, torch.Tensor.split,
+        torch.split, torch.Tensor.detach, torch.Tensor.as_subclass, torch.Tensor.shape.__get__, torch.Tensor.device.__get__,
+        torch.Tensor.dim, torch.Tensor.ndim.__get__,
+    }  # fmt: skip
+
+    @classmethod
+    def __torch_function__(cls, function, types, arguments=(), named=None):
+        if function not in cls.ALLOWED:
+            name = getattr(function, "__name__", function)
+            raise ServiceRefused(f"this service gives no features of prompts: {name} of them is not to be had, only losses are")
+        return super().__torch_function__(function, types, arguments, named)
+
+    def classify(self, features: torch.Tensor, box) -> torch.Tensor:
+        """Logits (B, C) of unit-norm image features (B, E) for this text (C, E), as a service gives to those whom it serves.
+
+        `box`: the handle that pays, where this is a question.
+        """
+        return box.logit_scale * features @ self.as_subclass(torch.Tensor).T
+
+    def __iter__(self):
+        return iter(self.unbind(0))
