@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cbbt.box.ledger import Ledger
 from cbbt.box.access import ServiceRefused
+from cbbt.box.ledger import Ledger
 from cbbt.box.service import PoorBox
 from cbbt.gradients.linearised import CANDIDATES
 from cbbt.learning.fitting import Session

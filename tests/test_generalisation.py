@@ -13,9 +13,9 @@ import torch
 
 import cbbt
 from cbbt.adapters import CacheAdapter, IdentityAdapter, LinearMap, ResidualAdapter
+from cbbt.box.access import Sealed, ServiceRefused, require_access
 from cbbt.box.blackbox import BlackBox
 from cbbt.box.ledger import Ledger
-from cbbt.box.access import Sealed, ServiceRefused, require_access
 from cbbt.box.service import SERVICES, PoorBox
 from cbbt.data.cards import CARDS, EMBEDDED
 from cbbt.data.load import load_task

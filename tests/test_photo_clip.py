@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 import cbbt
 from cbbt.box.blackbox import BlackBox
-from cbbt.box.models import ModelError, load_model
+from cbbt.box.models import ModelError, load_model, transform_of
 from cbbt.photo_clip import captions, image_tower, pretrain
 from cbbt.photo_clip.lexicon import MOST_CLASSES, MOST_COVERED, MOST_PER_CLASS, anchors, lexicon
 from cbbt.photo_clip.model import WEIGHTS, PhotoTokenizer, load_photo_clip
@@ -55,7 +55,8 @@ def reference():
 def photographs(loaded):
     """The two photographs that scikit-learn ships, as the box reads them: a pavilion by a lake, and a dahlia."""
     pictures = [Image.fromarray(load_sample_image(name)) for name in ("china.jpg", "flower.jpg")]
-    return torch.stack([loaded.preprocess(picture) for picture in pictures])
+    transform = transform_of(**loaded.preprocess_config)
+    return torch.stack([transform(picture) for picture in pictures])
 
 
 # The image tower
@@ -159,7 +160,7 @@ def test_the_box_says_what_it_is(loaded, box):
     assert box.image_token_dim is None and box.logit_scale > 1
     assert not any(part.training for part in loaded.model.modules())
     assert not any(p.requires_grad for p in loaded.model.parameters())
-    sample = loaded.preprocess(Image.new("RGB", (300, 500), (255, 255, 255)))
+    sample = transform_of(**loaded.preprocess_config)(Image.new("RGB", (300, 500), (255, 255, 255)))
     assert sample.shape == (3, 224, 224) and sample.eq(1).all()  # mean = std = 0.5
 
 

@@ -10,9 +10,33 @@ from __future__ import annotations
 import torch
 
 from cbbt.catalogue import CATALOGUE
+from cbbt.checks import choose
 
 TAKES = ("text", "pixels", "image tokens", "token embeddings")
 GIVES = ("features", "logits", "losses")
+
+
+# What a server may grant (`cbbt serve --grant`), in the words of the table.
+GRANTS = {
+    "texts": "text", "images": "pixels", "image-tokens": "image tokens", "embeddings": "token embeddings",
+    "features": "features", "logits": "logits", "losses": "losses",
+}  # fmt: skip
+
+
+def granted(grants: list[str]) -> frozenset[str]:
+    """What a server with these grants takes and gives.
+
+    Without a word of features, logits or losses, it gives features. Whoever answers about prompts takes images
+    in any case. Raises ValueError for an unknown grant, or for nothing to ask about.
+    """
+    for grant in grants:
+        choose("grant", grant, GRANTS)
+    access = {GRANTS[grant] for grant in grants}
+    if not access & {"text", "token embeddings"}:
+        raise ValueError(
+            f"grant {', '.join(grants) or 'nothing'}: add texts or embeddings, else there are no classes to ask about"
+        )
+    return frozenset(access | ({"pixels"} if access & set(GIVES) else {"features"}))
 
 
 class ServiceRefused(ValueError):

@@ -1,7 +1,7 @@
 """Addresses of boxes that are served elsewhere.
 
-    http://host:8000, https://…           a box of `cbbt serve`
-    embeddings+http://host:7997/v1        a service of features in the manner of OpenAI's /v1/embeddings
+http://host:8000, https://…           a box of `cbbt serve`
+embeddings+http://host:7997/v1        a service of features in the manner of OpenAI's /v1/embeddings
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def is_address(backbone: str | None) -> bool:
 
 
 def check_address(backbone: str) -> str:
-    """`backbone` without a slash at its end, or ValueError: it needs a host, and stands in records, so a key has no place in it."""
+    """`backbone` without a slash at its end. Raises ValueError where it has no host, or a key: addresses stand in records."""
     parts = urlsplit(backbone.removeprefix(FEATURES))
     try:
         fits = parts.hostname and (parts.port is None or parts.port > 0)

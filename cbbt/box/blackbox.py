@@ -19,11 +19,12 @@ import weakref
 import torch
 import torch.nn.functional as F
 
-from cbbt.box.access import GIVES, TAKES
+from cbbt.box.access import GIVES, TAKES, ServiceRefused
+from cbbt.box.address import is_address
 from cbbt.box.image_tokens import token_width, tokens_inserted
 from cbbt.box.ledger import Ledger
 from cbbt.box.memory import chunk_size
-from cbbt.box.models import LoadedModel, load_model
+from cbbt.box.models import LoadedModel, load_model, transform_of
 from cbbt.box.text_tower import TextTower
 
 # The served models; the one place that joins a box to its model.
@@ -79,7 +80,7 @@ class BlackBox:
 
     def preprocess(self, image) -> torch.Tensor:
         """A PIL image as the model expects it at test time, float (3, H, W); no query."""
-        return _behind[self][0].preprocess(image)
+        return transform_of(**self.preprocess_config)(image)
 
     def encode_images(self, pixels: torch.Tensor, normalize: bool = True, tokens: torch.Tensor | None = None) -> torch.Tensor:
         """Features (B, E) of preprocessed images (B, 3, H, W); unit norm, or raw.
@@ -239,29 +240,43 @@ def full_precision():
 
 
 def load_black_box(
-    name: str = "mini", pretrained: str | None = "default", *, device: str | None = None, ledger: Ledger | None = None
+    name: str = "mini",
+    pretrained: str | None = "default",
+    *,
+    device: str | None = None,
+    ledger: Ledger | None = None,
+    key: str | None = None,
 ) -> BlackBox:
-    """Serve a model as a black box.
+    """Serve a model as a black box, or reach one that is served elsewhere.
 
     Args:
-        name: "mini", "photo", or an open_clip architecture such as "RN50" or "ViT-B-16".
+        name: "mini", "photo", an open_clip architecture such as "RN50" or "ViT-B-16", or an address:
+            of `cbbt serve` (http://host:8000), or of a service of features (embeddings+http://host/v1,
+            with its model's name as `pretrained`). See `cbbt.box.remote`.
         pretrained: "default" (shipped weights of "mini" and "photo", else OpenAI's), a tag of
             open_clip, a local weights file, "tag@file" where the file alone does not say what it
             was trained with (see `cbbt.box.weights`), or None for random weights.
         device: "cpu", "cuda" or "cuda:1"; "auto" or None: a GPU when there is one.
         ledger: counts and budgets; a fresh one without budget if None.
+        key: of an address; the environment's CBBT_KEY if None.
 
     Raises `cbbt.box.models.ModelError` for an unknown name or weights that do not fit or are not
     known well enough, and ValueError for a device that is not there or not supported.
     """
     device = _device(device)
+    if is_address(name):
+        from cbbt.box.remote.addressed import box_at  # here, for it builds on this module
+
+        return box_at(name, pretrained, key, device=device, ledger=ledger)
     return BlackBox(load_model(name, pretrained, device), device, ledger)
 
 
 def load_white_box(
     name: str = "mini", pretrained: str | None = "default", *, device: str | None = None, ledger: Ledger | None = None
 ) -> WhiteBox:
-    """Like `load_black_box`, through the door that lets gradients out."""
+    """Like `load_black_box`, through the door that lets gradients out; ServiceRefused for an address."""
+    if is_address(name):
+        raise ServiceRefused(f"{name} gives no gradients: the white box is a local model")
     device = _device(device)
     return WhiteBox(load_model(name, pretrained, device), device, ledger)
 

@@ -35,11 +35,6 @@ class LoadedModel:
     tokenizer: Callable[[list[str]], torch.Tensor]
     preprocess_config: dict  # keys of open_clip's PreprocessCfg: size, mean, std, …
 
-    @cached_property
-    def preprocess(self):
-        """The test-time transform: PIL image → float tensor (3, H, W)."""
-        return open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(**self.preprocess_config), is_train=False)
-
     def fingerprint(self) -> str:
         """Sixteen hex digits over name, activation, preprocessing and every weight."""
         return self._fingerprint
@@ -52,6 +47,11 @@ class LoadedModel:
             digest.update(key.encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
+
+
+def transform_of(**preprocess_config):
+    """The test-time transform of such a configuration: PIL image → float tensor (3, H, W)."""
+    return open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(**preprocess_config), is_train=False)
 
 
 def load_model(name: str, pretrained: str | Path | None, device: torch.device) -> LoadedModel:

@@ -131,8 +131,10 @@ def require_distinct_prompts(task: Task, box) -> None:
     sunglasses): for benchmarks it is a warning, so that published numbers can be repeated.
     """
     first: dict[bytes, str] = {}
+    takes_tokens = "token embeddings" in box.access
     for name in task.class_names:
-        tokens = box.token_embeddings(readable(name)).cpu().numpy().tobytes()
+        plain = readable(name)  # CLIP's tokenizer knows no capitals; others are not known
+        tokens = box.token_embeddings(plain).cpu().numpy().tobytes() if takes_tokens else plain.encode()
         if tokens not in first:
             first[tokens] = name
         elif task.test and task.test[0].own:

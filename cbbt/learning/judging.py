@@ -9,11 +9,13 @@ Among the same classes, or some of them, everything serves.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from cbbt.adapters import IdentityAdapter
 from cbbt.learning.fitting import Classifier, Split, accuracy_of
 
 BINS = 15
+LOGIT_SCALES = [2 ** (k / 2) for k in range(21)]  # 1 … 1,024, by √2
 
 
 def expected_calibration_error(logits: torch.Tensor, labels: torch.Tensor, bins: int = BINS) -> float:
@@ -27,6 +29,18 @@ def expected_calibration_error(logits: torch.Tensor, labels: torch.Tensor, bins:
     number = (confidence * bins).ceil().long().clamp(1, bins) - 1
     gaps = torch.zeros(bins, dtype=torch.float64, device=logits.device).index_add(0, number, hits - confidence)
     return 100.0 * gaps.abs().sum().item() / len(labels)
+
+
+def fitting_logit_scale(text: torch.Tensor, raw: torch.Tensor, labels: torch.Tensor) -> float:
+    """The τ of `LOGIT_SCALES` at which class text (C, E) fits the shots best, by cross-entropy.
+
+    raw: features (n, E). labels: int64 (n,). For a service that does not say its own τ.
+    Without shots CLIP's limit of 100: no prediction depends on it.
+    """
+    if not len(labels):
+        return 100.0
+    cosines = F.normalize(raw, dim=-1) @ text.T
+    return min(LOGIT_SCALES, key=lambda scale: F.cross_entropy(scale * cosines, labels).item())
 
 
 def judge_elsewhere(classifier: Classifier, target, split: Split, box, start: torch.Tensor) -> dict:

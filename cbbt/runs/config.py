@@ -142,9 +142,11 @@ class RunConfig:
             raise ValueError(f"adapter_ratio must lie in [0, 1], got {self.adapter_ratio}")
         require_access(SERVICES[self.service].access, self.method, f"the service {self.service!r}")
         if is_address(self.backbone):
-            check_address(self.backbone)
+            object.__setattr__(self, "backbone", check_address(self.backbone))
             if self.service != "full":
-                raise ValueError(f"service={self.service!r} makes a local model answer less; what {self.backbone} grants, it says")
+                raise ValueError(
+                    f"service={self.service!r} makes a local model answer less; what {self.backbone} grants, it says"
+                )
         if self.targets:
             require_distinct("targets", self.targets)
             if self.judge == "validation":

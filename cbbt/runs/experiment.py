@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+import uuid
 from pathlib import Path
 
 import torch
@@ -18,7 +19,6 @@ from tqdm.auto import tqdm
 from cbbt.adapters import IdentityAdapter
 from cbbt.box.ledger import Ledger
 from cbbt.box.memory import peak_memory
-from cbbt.box.prompts import initial_context
 from cbbt.box.service import SERVICES
 from cbbt.data.features import encode_items, encode_views
 from cbbt.data.load import load_task
@@ -27,10 +27,10 @@ from cbbt.data.pixels import Pixels
 from cbbt.data.targets import Target, find_target, half_of
 from cbbt.data.task import DataError, Task, identity, labels_of
 from cbbt.files import locked, whole_file
-from cbbt.learning.fitting import Classifier, ContextPrompt, Session, Support, accuracy_of
-from cbbt.learning.judging import expected_calibration_error, judge_elsewhere
+from cbbt.learning.fitting import Classifier, Session, Support, accuracy_of
+from cbbt.learning.judging import expected_calibration_error, fitting_logit_scale, judge_elsewhere
 from cbbt.methods import METHODS
-from cbbt.methods.parts.start import start_text
+from cbbt.methods.parts.start import bare_text, start_text
 from cbbt.provenance import commit, versions
 from cbbt.results.records import RECORD, read_record_file
 from cbbt.runs.config import RunConfig, dataset_name
@@ -72,10 +72,12 @@ def run(
     fit), versions, commit, device. One with targets has targets: "own", the run's own test
     split, and each target by its name, with accuracy, ece, zero_shot (accuracy of the bare
     prompt "a <class>." on the same images), travels (what of the fitted model was used
-    there, see `cbbt.learning.judging`) and n_judged.
+    there, see `cbbt.learning.judging`) and n_judged. One of a service that does not say its logit scale
+    has logit_scale: that which was chosen on the shots.
 
     Raises `DataError` for data that cannot be read or an empty split to judge by,
     `StaleRecord` if what is kept of this run is of other images or weights,
+    `ServiceRefused` if the method needs more than the box has,
     `BudgetExceeded` if a budget does not even pay for what the method starts from and
     a step, and `FloatingPointError` if a loss or the outcome is no finite number.
     """
@@ -94,25 +96,33 @@ def run(
     if out is None:
         return _carry_out(config, task, targets, None, workbench, **options)
     folder = Path(out).expanduser() / config.run_id
-    origin = origin_of(config, task, targets)
+    origin = origin_of(config, task, targets, workbench.is_elsewhere(config))
     with locked(folder / LOCK, wait=True):
         if (folder / RECORD).exists():
             record = read_record_file(folder / RECORD)
             require_same_origin(record.get("origin", {}), origin, folder)
         else:
-            _begin(origin, folder)
-            record = _carry_out(config, task, targets, folder, workbench, **options) | {"origin": origin}
+            if workbench.is_elsewhere(config):
+                origin["weights"] = workbench.box(config, METHODS[config.method].white_box, device, Ledger()).fingerprint()
+            asker = _begin(origin, folder)
+            record = _carry_out(config, task, targets, folder, workbench, asker=asker, **options) | {"origin": origin}
             _save(record, folder)
         (folder / LOCK).unlink(missing_ok=True)  # who waited holds one that is gone
     return record
 
 
-def _begin(origin: dict, folder: Path) -> None:
-    """Note what the run is of; if it was begun before, and something is kept of it, make sure that it is still the same."""
-    if (folder / CHECKPOINT).exists() and (folder / ORIGIN).exists():
-        require_same_origin(json.loads((folder / ORIGIN).read_text(encoding="utf-8")), origin, folder)
+def _begin(origin: dict, folder: Path) -> str:
+    """Note what the run is of; if it was begun before, and something is kept of it, make sure that it is still the same.
+
+    Returns the name by which its questions are told from others': the same again if it was begun before.
+    """
+    then = json.loads((folder / ORIGIN).read_text(encoding="utf-8")) if (folder / ORIGIN).exists() else {}
+    if (folder / CHECKPOINT).exists() and then:
+        require_same_origin(then, origin, folder)
+    asker = then.get("asker") or uuid.uuid4().hex
     with whole_file(folder / ORIGIN) as partial:
-        partial.write_text(json.dumps(origin), encoding="utf-8")
+        partial.write_text(json.dumps(origin | {"asker": asker}), encoding="utf-8")
+    return asker
 
 
 def _carry_out(
@@ -127,14 +137,15 @@ def _carry_out(
     workers,
     progress,
     save_every,
+    asker: str | None = None,
 ) -> dict:
     """Fit on the shots of `task`, judge on its test split and the targets, and lay out the record."""
     begun = time.perf_counter()
     method = METHODS[config.method]
-    ledger = Ledger(config.budget, journal=folder / JOURNAL if folder else None)
+    ledger = Ledger(config.budget, journal=folder / JOURNAL if folder else None, name=asker)
     box = workbench.box(config, method.white_box, device, ledger)
     require_distinct_prompts(task, box)
-    judge = box.with_ledger(Ledger())
+    judge = box.with_ledger(Ledger(name=f"{ledger.name} judge"))
 
     noisy = SERVICES[config.service].noise  # drawn anew for each answer: none is kept for later runs
     reading = {"cache": None if noisy else cache, "workers": workers, "progress": progress}
@@ -148,6 +159,8 @@ def _carry_out(
         save_every=save_every,
         progress=progress,
     )
+    if chosen := box.logit_scale is None:
+        box.logit_scale = judge.logit_scale = fitting_logit_scale(start_text(box, support, config), *support.whole())
     loaded = time.perf_counter()
     try:
         with peak_memory(box.device) as peak:
@@ -164,26 +177,30 @@ def _carry_out(
         # The best epoch on the judging split itself, as the official code selects: for comparison only.
         scores[f"{column}_official_selection"] = max(row[column] for row in fitted.history)
     scores[f"{config.judge}_ece"] = expected_calibration_error(logits, split.labels)
-    return {
-        "run_id": config.run_id,
-        "task": config.dataset_name,
-        "config": dataclasses.asdict(config),
-        "scores": scores,
-        "selection": "last step",
-        "best_val_epoch": fitted.best_epoch,
-        "n_classes": len(task.class_names),
-        "n_judged": len(task.test),
-        "learned": fitted.learned,
-        "history": fitted.history,
-        "queries": dict(ledger.counts),
-        "evaluation_queries": dict(judge.ledger.counts),
-        "repeated_queries": {grain: asked - ledger.counts[grain] for grain, asked in ledger.asked().items()},
-        "seconds": {"load": loaded - begun, "fit": ended - loaded, "total": time.perf_counter() - begun},
-        "peak_megabytes": peak["megabytes"],
-        "versions": versions(),
-        "commit": commit(),
-        "device": device_name(box.device),
-    } | ({"targets": elsewhere} if targets else {})
+    return (
+        {
+            "run_id": config.run_id,
+            "task": config.dataset_name,
+            "config": dataclasses.asdict(config),
+            "scores": scores,
+            "selection": "last step",
+            "best_val_epoch": fitted.best_epoch,
+            "n_classes": len(task.class_names),
+            "n_judged": len(task.test),
+            "learned": fitted.learned,
+            "history": fitted.history,
+            "queries": dict(ledger.counts),
+            "evaluation_queries": dict(judge.ledger.counts),
+            "repeated_queries": {grain: asked - ledger.counts[grain] for grain, asked in ledger.asked().items()},
+            "seconds": {"load": loaded - begun, "fit": ended - loaded, "total": time.perf_counter() - begun},
+            "peak_megabytes": peak["megabytes"],
+            "versions": versions(),
+            "commit": commit(),
+            "device": device_name(box.device),
+        }
+        | ({"targets": elsewhere} if targets else {})
+        | ({"logit_scale": box.logit_scale} if chosen else {})
+    )
 
 
 def _judge_targets(config, task: Task, targets: list[Target], classifier: Classifier, judge, workbench, reading) -> dict:
@@ -191,9 +208,9 @@ def _judge_targets(config, task: Task, targets: list[Target], classifier: Classi
     own = Target("own", task.test, task.class_names, task.template, tuple(range(len(task.class_names))))
     table = {}
     for target in [own, *targets] if targets else []:
-        box = judge.with_ledger(Ledger())
+        box = judge.with_ledger(Ledger(name=f"{judge.ledger.name} {target.name}"))
         split = workbench.split(box, target.items, reading)
-        bare = ContextPrompt(initial_context(box, generator=None))(box, target)
+        bare = bare_text(box, target)
         table[dataset_name(target.name)] = judge_elsewhere(classifier, target, split, box, start_text(box, target, config)) | {
             "zero_shot": Classifier(bare, IdentityAdapter(), box.logit_scale).accuracy_on(split, box),
             "n_judged": len(target.items),

@@ -30,18 +30,19 @@ class StaleRecord(ValueError):
     """What is kept of a run is of other images or weights than those at hand."""
 
 
-def origin_of(config: RunConfig, task: Task, targets: list[Target]) -> dict[str, str | None]:
+def origin_of(config: RunConfig, task: Task, targets: list[Target], elsewhere: bool) -> dict[str, str | None]:
     """Digests, sixteen hexadecimal digits each, of what a run depends on.
 
     images: of the drawn shots, the judged split and the targets (`cbbt.data.task.files_digest`).
-    weights: of the file; None for a published tag or random weights, which their name identifies.
+    weights: of the file; None for a published tag or random weights, which their name identifies. Left out for a
+        model that stands `elsewhere`, whose fingerprint is known when it is asked.
     method: of the source in which the method's `fit` stands; None if it is not at hand.
     """
-    return {
+    digests = {
         "images": files_digest(replace(task, test=sum((target.items for target in targets), task.test))),
-        "weights": _weights_digest(config),
         "method": _source_digest(METHODS[config.method].fit),
     }
+    return digests if elsewhere else digests | {"weights": _weights_digest(config)}
 
 
 def require_same_origin(then: dict, now: dict, folder: Path) -> None:
@@ -49,8 +50,11 @@ def require_same_origin(then: dict, now: dict, folder: Path) -> None:
 
     `then` is what was noted in `folder`, `now` what is at hand. Entries that were not noted are not compared.
     """
-    for name, happened in (("images", "images were added, replaced or relabelled"), ("weights", "the weights file was replaced")):
-        if then.get(name, now[name]) != now[name]:
+    for name, happened in (
+        ("images", "images were added, replaced or relabelled"),
+        ("weights", "the weights file was replaced, or another model is served"),
+    ):
+        if name in now and then.get(name, now[name]) != now[name]:
             raise StaleRecord(
                 f"{folder} holds a run of other {name} (digest {then[name]}, now {now[name]}): {happened}, or it is another "
                 f"data set or file of the same name. Remove that folder to run it again, or choose another folder of runs"

@@ -10,6 +10,8 @@ import os
 
 import torch
 
+from cbbt.box.access import require_access
+from cbbt.box.address import is_address
 from cbbt.box.blackbox import BlackBox, load_black_box, load_white_box
 from cbbt.box.ledger import Ledger
 from cbbt.box.service import PoorBox
@@ -21,22 +23,43 @@ from cbbt.learning.fitting import Split
 
 
 class Workbench:
-    """Models that are loaded, and splits that are encoded, once for all runs that are given it."""
+    """Models that are loaded, and splits that are encoded, once for all runs that are given it.
 
-    def __init__(self):
+    boxes: name → box, for backbones of your own, such as a `cbbt.box.remote.features.FeatureBox`: runs whose `backbone`
+        is the name ask it. key: of an address; the environment's CBBT_KEY if None.
+    """
+
+    def __init__(self, boxes: dict[str, BlackBox] | None = None, key: str | None = None):
+        self.own, self.key = dict(boxes or {}), key
         self._boxes: dict[tuple, BlackBox] = {}
         self._features: dict[tuple, torch.Tensor] = {}
 
     def box(self, config, white: bool, device: str | None, ledger: Ledger) -> BlackBox:
-        """A box for `config`, counted in `ledger`; weights in a file are read again when the file has changed."""
+        """A box for `config`, counted in `ledger`; weights in a file are read again when the file has changed.
+
+        Raises `ServiceRefused` for a method that needs more than the box has.
+        """
+        if config.backbone in self.own:
+            return self._granted(self.own[config.backbone], config).with_ledger(ledger)
         file = weights_file(config.pretrained)
         state = file and os.stat(file)
         key = (config.backbone, config.pretrained, white, device, state and (state.st_mtime_ns, state.st_size))
         if key not in self._boxes:
-            load = load_white_box if white else load_black_box
-            self._boxes[key] = load(config.backbone, config.pretrained, device=device)
-        box = self._boxes[key].with_ledger(ledger)
+            if is_address(config.backbone) or not white:
+                self._boxes[key] = load_black_box(config.backbone, config.pretrained, device=device, key=self.key)
+            else:
+                self._boxes[key] = load_white_box(config.backbone, config.pretrained, device=device)
+        box = self._granted(self._boxes[key], config).with_ledger(ledger)
         return box if config.service == "full" else PoorBox(box, config.service, config.seed)
+
+    def is_elsewhere(self, config) -> bool:
+        """Whether the model is one that the configuration's name does not identify."""
+        return config.backbone in self.own or is_address(config.backbone)
+
+    @staticmethod
+    def _granted(box: BlackBox, config) -> BlackBox:
+        require_access(box.access, config.method, f"the box {config.backbone}")
+        return box
 
     def split(self, judge: BlackBox, items, reading: dict) -> Split:
         """`items` to be judged on, encoded by `judge`, which pays for them each time.

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from cbbt.adapters import CacheAdapter, ResidualAdapter
 from cbbt.box.prompts import fill_template, initial_context
-from cbbt.learning.fitting import Support
+from cbbt.learning.fitting import ContextPrompt, Support
 from cbbt.methods.parts.heads import best_constants, shot_numbers
 from cbbt.seeding import generator_for
 
@@ -30,7 +30,28 @@ def start_text(box, support, config) -> torch.Tensor:
     """Class features (C, E) before any tuning: at the initial context, or of the hand-written template (`config.start`)."""
     if config.start == "template":
         return box.encode_texts(fill_template(support.template, support.class_names))
+    if "token embeddings" not in box.access:  # the same prompt, in words
+        return box.encode_texts(fill_template(words_of_context(config), support.class_names))
     return box.encode_prompts(start_context(box, support, config)[None], support.class_names, config.position)[0]
+
+
+def bare_text(box, words) -> torch.Tensor:
+    """Class features (C, E) of the prompt "a <class>." for `words.class_names`."""
+    if "token embeddings" not in box.access:
+        return box.encode_texts(fill_template("a {}.", words.class_names))
+    return ContextPrompt(initial_context(box, generator=None))(box, words)
+
+
+def words_of_context(config) -> str:
+    """The template that says what the initial context and its class name do. Raises ValueError for a context without words."""
+    if config.context_init in ("random", "zeros") or config.context_length != len(config.context_init.split()):
+        raise ValueError(
+            f"this box takes texts alone, and context_init={config.context_init!r} of length {config.context_length} "
+            "cannot be said in as many words: choose start='template'"
+        )
+    if config.position != "end":
+        raise ValueError(f"this box takes texts alone: position={config.position!r} is not for it, choose start='template'")
+    return f"{config.context_init} {{}}."
 
 
 def residual_adapter(box, config) -> tuple[ResidualAdapter, torch.optim.Optimizer]:

@@ -1,0 +1,191 @@
+"""What the endpoints of a served box share: who asks, how much at once, what it costs, and the model's turn."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from fastapi import Header, HTTPException, Request
+from starlette.datastructures import Headers
+
+from cbbt.box.blackbox import BlackBox
+from cbbt.box.ledger import BudgetExceeded
+from cbbt.box.server.accounts import ANYONE, Account, AnotherQuestion, ServerLedger, digest_of
+from cbbt.box.server.forms import Words, WordsOfPrompts, check_tensor
+from cbbt.box.server.worker import Busy, Question, Worker
+from cbbt.box.wire import MEDIA_TYPE, WireError, expanded, unpack
+
+log = logging.getLogger("cbbt.server")
+FINGERPRINT = "X-Box-Fingerprint"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """megabytes: of a request or an answer. waiting: questions. seconds: for which a caller may be silent while it sends or
+    receives. join: rows that questions are joined to in one product, 0 for none (`cbbt.box.server.worker`)."""
+
+    megabytes: int = 256
+    waiting: int = 64
+    seconds: float = 30.0
+    join: int = 0
+
+    @property
+    def bytes(self) -> int:
+        return self.megabytes * 1_000_000
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: the account, and the idempotency key, if there is one."""
+
+    account: Account
+    question: str | None
+
+
+class Doors:
+    """What the endpoints share: the box, what it grants, who may ask it, and the thread that answers."""
+
+    def __init__(self, box: BlackBox, access: frozenset[str], accounts: dict[str, Account], ledger: ServerLedger, limits: Limits):
+        self.box, self.access = box, access & box.access
+        self.accounts, self.ledger, self.limits = accounts, ledger, limits
+        self.worker = Worker(limits.waiting, limits.join)
+        self.fingerprint = box.fingerprint()
+        self.held = 0  # bytes of requests that are being read or answered
+
+    def caller(
+        self,
+        authorization: Annotated[str, Header()] = "",
+        idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+        if_match: Annotated[str | None, Header()] = None,
+    ) -> Caller:
+        """Who asks, by `Authorization: Bearer <key>`."""
+        kind, _, key = authorization.partition(" ")
+        account = self.accounts.get(digest_of(key.strip().encode())) if kind.lower() == "bearer" else None
+        if account is None and self.accounts:
+            raise HTTPException(401, "a key is needed: Authorization: Bearer <key>", {"WWW-Authenticate": "Bearer"})
+        if if_match is not None and if_match.strip('"') != self.fingerprint:
+            raise HTTPException(412, "this server serves another model than the one that is meant")
+        return Caller(account or Account(ANYONE, {}), idempotency_key)
+
+    async def body(self, request: Request) -> bytes:
+        """The request's body, expanded. `Bounds` has bounded it; here the bodies of all requests are, together."""
+        length = int(request.headers.get("content-length", self.limits.bytes))
+        if self.held + length > 4 * self.limits.bytes:
+            raise busy()
+        self.held += length
+        try:
+            body = await request.body()
+        finally:
+            self.held -= length
+        coding = request.headers.get("content-encoding", "identity")
+        if coding not in ("identity", "zstd"):
+            raise HTTPException(415, "Content-Encoding may be zstd")
+        return expanded(body, self.limits.bytes) if coding == "zstd" else body
+
+    async def message(self, request: Request, words: type[Words], **shapes: str) -> tuple[dict[str, torch.Tensor], Words, str]:
+        """Tensors, words and digest of a request in safetensors.
+
+        `shapes`: of each tensor that may be there its axes, such as "NMD", or "NMD NCMD"; a name with "?" in front may lack.
+        """
+        if request.headers.get("content-type", "").split(";")[0] != MEDIA_TYPE:
+            raise HTTPException(415, f"Content-Type should be {MEDIA_TYPE}")
+        body = await self.body(request)
+        tensors, given = await asyncio.to_thread(unpack, body)
+        if surplus := sorted(tensors.keys() - shapes.keys()):
+            raise WireError(f"unknown tensor {surplus[0]!r}; expected {', '.join(shapes)}")
+        for name, axes in shapes.items():
+            if name in tensors:
+                check_tensor(name, tensors[name], axes.lstrip("?").split())
+            elif not axes.startswith("?"):
+                raise WireError(f"tensor {name!r} is missing")
+        return tensors, words.model_validate(given), digest_of(body)
+
+    def require(self, *needs: str) -> None:
+        if lacking := [need for need in needs if need not in self.access]:
+            raise HTTPException(403, f"this server takes or gives no {' and no '.join(lacking)}")
+
+    async def answer(self, caller: Caller, question: Question, digest: str, numbers: int, **cost: int) -> torch.Tensor:
+        """Charge the caller, and ask the model. `numbers`: how many the answer has."""
+        if 4 * numbers > self.limits.bytes:
+            raise HTTPException(
+                413, f"an answer may have {self.limits.bytes} bytes, this one would have {4 * numbers}: ask for less at once"
+            )
+        try:
+            self.worker.reserve()
+            charged = self.ledger.charge(caller.account, cost, caller.question, digest)
+        except Busy:
+            raise busy() from None
+        except BudgetExceeded as error:
+            raise HTTPException(402, str(error)) from None
+        except AnotherQuestion as error:
+            raise HTTPException(422, str(error)) from None
+        try:
+            return await self.worker.ask(caller.account.name, question)
+        except Exception as error:
+            if charged:
+                self.ledger.take_back(caller.account, cost, caller.question)
+            if isinstance(error, ValueError):  # what the box refuses: shapes, names that are too long
+                raise HTTPException(422, str(error)) from None
+            log.exception("a question failed")
+            raise HTTPException(500, "the model failed on this question; it was not charged") from None
+
+    def prompts(self, tensors: dict, words: WordsOfPrompts) -> tuple[torch.Tensor, int]:
+        """Contexts (or none) and the number of class prompts that a question of prompts has."""
+        if (words.texts is None) != ("contexts" in tensors):
+            raise WireError("contexts go with class_names, and texts with neither")
+        self.require("text" if words.texts else "token embeddings")
+        if words.texts:
+            return None, len(words.texts)
+        contexts = tensors["contexts"]
+        if contexts.ndim == 4 and contexts.shape[1] != len(words.class_names):
+            raise WireError(f"contexts have {contexts.shape[1]} classes, class_names {len(words.class_names)}")
+        return contexts, len(contexts) * len(words.class_names)
+
+    def text(self, contexts: torch.Tensor | None, words: WordsOfPrompts) -> torch.Tensor:
+        """Features (N, C, E) of prompts, or (1, C, E) of sentences; in the worker's thread."""
+        if words.texts:
+            return self.box.encode_texts(words.texts)[None]
+        return self.box.encode_prompts(contexts, words.class_names, words.position)
+
+    def images(self, tensors: dict) -> torch.Tensor:
+        """Image features (B, E) in a question about losses or logits, on the box's device."""
+        if tensors["images"].shape[1] != self.box.embed_dim:
+            raise WireError(f"images should be features (B, {self.box.embed_dim}), got {tuple(tensors['images'].shape)}")
+        return tensors["images"].to(self.box.device)
+
+
+class Bounds:
+    """Bounds every request in size and in seconds of silence, and signs every answer with the fingerprint of the model."""
+
+    def __init__(self, app, limits: Limits, fingerprint: str):
+        self.app, self.limits, self.fingerprint = app, limits, fingerprint
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        size = 0
+
+        async def bounded_receive():
+            nonlocal size
+            length = Headers(scope=scope).get("content-length", "0")
+            try:
+                message = await asyncio.wait_for(receive(), self.limits.seconds)
+            except TimeoutError:
+                raise HTTPException(408, f"nothing came for {self.limits.seconds:g} seconds") from None
+            size += len(message.get("body", b""))
+            if max(size, int(length) if length.isdecimal() else 0) > self.limits.bytes:
+                raise HTTPException(413, f"a request may have {self.limits.bytes} bytes")
+            return message
+
+        async def bounded_send(message):
+            if message["type"] == "http.response.start" and message["status"] < 400 and scope["path"].startswith("/v1/"):
+                message["headers"] = [*message["headers"], (FINGERPRINT.lower().encode(), self.fingerprint.encode())]
+            await asyncio.wait_for(send(message), self.limits.seconds)  # who does not read is left
+
+        await self.app(scope, bounded_receive, bounded_send)
+
+
+def busy() -> HTTPException:
+    """503, which says when to ask again."""
+    return HTTPException(503, "as many questions wait as may", {"Retry-After": "1"})
