@@ -53,7 +53,9 @@ def serve(
     listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     box = load_black_box(backbone, pretrained, device=device)
     app = make_app(box, access, accounts, counts, limits)
-    config = uvicorn.Config(app, log_level="warning", limit_concurrency=CONNECTIONS, timeout_keep_alive=75, server_header=False)
+    config = uvicorn.Config(
+        app, log_level="warning", limit_concurrency=CONNECTIONS, timeout_keep_alive=75, server_header=False, lifespan="off"
+    )
     shown = f"[{host}]" if ":" in host else host
     print(
         f"serving {box.name} at http://{shown}:{listener.getsockname()[1]} ({', '.join(sorted(access & box.access))})", flush=True
