@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 
-from cbbt.results.formatting import accuracy_caption, accuracy_table, to_markdown
+from cbbt.results.formatting import accuracy_caption, accuracy_table, shots_name, to_markdown
 from cbbt.results.tables import read_table
 from cbbt.runs.grid import Grid
 
@@ -63,7 +63,7 @@ def report(grid: Grid) -> None:
             try:
                 print(f"\n{to_markdown(accuracy_table(runs, shots), accuracy_caption(runs, shots))}")
             except ValueError as error:  # judged on validation, or several settings of one run
-                print(f"\nNo table of test accuracies for {backbone} with {shots} shots: {error}")
+                print(f"\nNo table of test accuracies for {backbone} with {shots_name(shots)}: {error}")
     print(f"\nTables: {grid.tables}\nFigures:")
     for path in sorted(Path(grid.figures).glob("*.pdf")):
         print(f"  {path}  {path.with_suffix('.png')}")
