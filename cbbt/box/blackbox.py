@@ -1,11 +1,11 @@
-"""The wall: a vision-language model that can be asked, and nothing more.
+"""The wall: a vision-language model that can be queried, and nothing more.
 
-`BlackBox` answers four questions (image features, prompt features, text features,
+`BlackBox` answers four kinds of query (image features, prompt features, text features,
 losses) without gradients and counts each in its ledger. It holds no model: the
-model stands behind the wall in `_behind`, keyed by the box, as a served model
-stands behind an address. `WhiteBox` is a second door with its own name for the
-white-box reference (CoOp) and for analysis; it alone lets gradients with respect
-to the contexts through. Neither hands out weights.
+model is kept in `_behind`, keyed by the box, as a served model is behind an
+address. `WhiteBox` is a separate class for the white-box reference (CoOp) and for
+analysis; it alone gives gradients with respect to the contexts. Neither gives
+weights.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ def load_black_box(
 def load_white_box(
     name: str = "mini", pretrained: str | None = "default", *, device: str | None = None, ledger: Ledger | None = None
 ) -> WhiteBox:
-    """Like `load_black_box`, through the door that lets gradients out."""
+    """Like `load_black_box`, but the box gives gradients."""
     device = _device(device)
     return WhiteBox(load_model(name, pretrained, device), device, ledger)
 

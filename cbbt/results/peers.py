@@ -1,7 +1,7 @@
-"""The field at one glance: what each method needs, reaches and costs.
+"""The field in one table: what each method needs, its accuracy and its cost.
 
-Reads the table of runs alone; notebook 05 shows it. Methods stand in blocks by what they
-need of the box: the less a block needs, the more services admit its methods.
+Reads the table of runs alone; notebook 05 shows it. Methods are grouped by what they
+need from the box: the less a group needs, the more services it can use.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What a batch ends with: what failed and why, the accuracy tables, where the figures lie.
+"""What a batch ends with: what failed and why, the accuracy tables, where the figures are.
 
-`python -m cbbt.runs.report configs/default.yaml` reads what the grid made so far.
+`cbbt report configs/default.yaml` reads what the grid made so far.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _error(notebook, log: str) -> str:
     if any(sign in log for sign in NEVER_STARTED):
         return "the kernel did not start: further calls try again"
     if "DeadKernelError" in log:  # the notebook itself then looks as if it had ended
-        return "the kernel died: killed, perhaps for want of memory"
+        return "the kernel died: killed, perhaps out of memory"
     if notebook.metadata.get("papermill", {}).get("end_time") is None:
         return "stopped before its end, without an error: killed, or still running"
     return ""
