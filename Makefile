@@ -43,7 +43,7 @@ $(VENV)/ready: pyproject.toml
 	touch $@
 
 photos: CONFIG = configs/photos.yaml
-photos: DOWNLOAD = --download $(if $(DATA),,$(error say where the pictures are, or shall be: make photos DATA=dir))
+photos: DOWNLOAD = --download $(if $(DATA),,$(error name the folder of the images: make photos DATA=dir))
 reproduce photos: setup
 	python -m cbbt.runs.batch $(DOWNLOAD) snakemake --cores $(CORES) --configfile $(CONFIG) $(if $(DATA),--config 'data_root=$(DATA)') \
 		--rerun-triggers mtime params input --rerun-incomplete --keep-going --quiet rules

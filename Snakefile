@@ -83,7 +83,7 @@ def execute(prefix=""):
     return f"{notebook} || (grep -qE {quote('|'.join(NEVER_STARTED))} {{log:q}}.txt && {notebook}) || (tail -n 25 {{log:q}}.txt; exit 1)"
 
 
-# Each notebook that asks the model has a GPU to itself where there are any. The resource
+# Each notebook that uses the model has a GPU to itself where there are any. The resource
 # keeps those that would wait from starting; SLURM's own is `gpu` (configs/slurm).
 ON_ONE_GPU = f"python {quote(str(HERE / 'cbbt/runs/gpus.py'))} "
 

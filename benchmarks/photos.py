@@ -3,7 +3,7 @@
     python benchmarks/photos.py DATA [--images 1000] [--cache results/features] [--out figures/data]
 
 Encodes images of EuroSAT's test split with the photo box, and then fits and judges CBBT and CBBT+
-with 16 shots as configs/photos.yaml says, features at hand in the cache (a first run puts them
+with 16 shots as configs/photos.yaml says, features in the cache (a first run puts them
 there). Writes and prints `speed_photos.csv`.
 """
 

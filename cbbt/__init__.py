@@ -5,7 +5,7 @@ Approximation", Findings of EMNLP 2023, arXiv 2312.15901.
 
 To understand CBBT read nine files, in this order:
 
-1. `box.blackbox`          the wall: what may be asked of a model
+1. `box.blackbox`          the wall: what a model can be queried for
 2. `box.ledger`            what it costs, and where a budget ends it
 3. `box.prompts`           contexts, class names and templates
 4. `gradients.estimators`  gradients from losses alone
@@ -15,8 +15,8 @@ To understand CBBT read nine files, in this order:
 8. `learning.tuning`       the collaborative loop
 9. `methods.cbbt`          the method itself
 
-All else hangs off them: `methods` (the peers), `data`, `runs` (the batch), `results`
-(tables and pictures), `mini_clip` (the making of the embedded model).
+The rest builds on them: `methods` (the peers), `data`, `runs` (the batch), `results`
+(tables and figures), `mini_clip` (the making of the embedded model), `cli` (the command `cbbt`).
 """
 
 import lazy_loader

@@ -3,8 +3,8 @@
 They act on features that the box has already returned, so they are trained by
 ordinary backpropagation. An adapter maps raw (not normalised) image features
 (B, E) to a pair: unit-norm features (B, E), and logits (B, C) to be added to the
-similarity logits, or None. One that changes features alone, whatever their classes, is
-`class_free` and serves other classes too.
+similarity logits, or None. One that changes features independently of the classes is
+`class_free` and works for other classes too.
 """
 
 from __future__ import annotations

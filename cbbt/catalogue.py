@@ -2,7 +2,7 @@
 
 Data alone, so that tables and figures know the methods without loading one:
 `cbbt.methods` holds the code under the same keys. The order is that of tables and
-legends. Colours start from Okabe & Ito's (2008), told apart by all common kinds of
+legends. Colours start from Okabe & Ito's (2008), distinct for all common kinds of
 colour vision, and each method has a marker of its own.
 """
 

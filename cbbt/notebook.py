@@ -100,7 +100,7 @@ def _assigned(source: str) -> list[str]:
 
 
 def project_root() -> Path:
-    """The folder that holds `notebooks/` and `figures/`, whatever the working directory."""
+    """The folder that holds `notebooks/` and `figures/`, from any working directory."""
     return Path(__file__).resolve().parent.parent
 
 

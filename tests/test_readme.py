@@ -1,22 +1,35 @@
-"""The README: its numbers are those of the tables; its own method runs as it stands there, within its budget, and resumes."""
+"""README and docs: numbers are those of the tables, links lead somewhere, commands and examples run as they are printed."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+import cbbt.data.check
+import cbbt.data.download
+import cbbt.runs.experiment
+from cbbt.cli import app
+from cbbt.data.cards import CARDS
 from cbbt.mini_clip.model import WEIGHTS, load_mini_clip
-from cbbt.results.formatting import accuracy_table, to_markdown
+from cbbt.results.formatting import accuracy_table, shots_name, to_markdown
 from cbbt.results.speed import scaling_sentence, text_sentences
 from cbbt.results.statistics import difference_sentence, difference_table, holm
 from cbbt.results.tables import read_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-(EXAMPLE,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "my_method.py" in block]
+PAGES = {path: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+TEXT = "\n".join(PAGES.values())  # a sentence may move from one page to another
+EXAMPLES = {block.split()[1].rstrip(":"): block for block in re.findall(r"```python\n(# \w+\.py.*?)```", TEXT, re.DOTALL)}
+EXAMPLE = EXAMPLES["my_method.py"]
+# Pages that links may name before they are there.
+COMING = ["docs/remote.md", "docs/photographs/02b_analysis.ipynb"]
+COMING += [f"notebooks/{name}.ipynb" for name in ("00_in_a_minute", "02a_estimator", "02b_analysis", "06_remote_box")]
 
 # Appended to the example: the same run whole, and stopped after its twentieth step.
 CHECK = """
@@ -44,8 +57,44 @@ print("as promised")
 """
 
 
-def test_a_method_of_ones_own_takes_under_forty_lines():
+def test_the_readme_is_a_landing_page():
+    assert 900 <= len(README.split()) <= 1100
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    links = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", PAGES[path])
+    places = [(path.parent / link).resolve().relative_to(ROOT) for link in links if not link.startswith("http")]
+    assert [place for place in places if not (ROOT / place).exists() and str(place) not in COMING] == []
+
+
+def test_every_page_is_linked_from_the_readme():
+    assert [path.name for path in PAGES if path.name != "README.md" and f"(docs/{path.name})" not in README] == []
+
+
+COMMANDS = re.findall(r"^cbbt .*", re.sub(r" \\\n *", " ", TEXT), re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_commands_are_right(line, monkeypatch):
+    """Options, settings and grids are checked; nothing is downloaded, and no run carried out."""
+    record = {"scores": {}, "queries": {}, "seconds": {"total": 0.0}, "run_id": ""}
+    monkeypatch.setattr(cbbt.runs.experiment, "run", lambda config, **options: record)
+    monkeypatch.setattr(cbbt.data.download, "download_data", lambda name, root, progress: CARDS[name].folder)
+    monkeypatch.setattr(cbbt.data.check, "check_data", lambda root, names, **options: pd.DataFrame())
+    monkeypatch.chdir(ROOT)
+    done = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])
+    assert done.exit_code == 0, done.output
+
+
+def test_a_method_of_ones_own_is_short():
     assert len(EXAMPLE.splitlines()) < 40
+    assert len(re.search(r"def fit.*?\n\n", EXAMPLES["prototypes.py"], re.DOTALL)[0].strip().splitlines()) == 5
+
+
+def test_the_functional_example_runs(tmp_path):
+    done = subprocess.run([sys.executable, "-c", EXAMPLES["prototypes.py"]], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("{'test_accuracy'"), done.stderr
 
 
 def test_a_method_of_ones_own_runs_and_resumes(tmp_path):
@@ -65,24 +114,45 @@ def table(tmp_path_factory):
     return lambda name: read_table(source / "figures" / "data" / f"{name}.csv")
 
 
-def rows(header: str) -> list[list[str]]:
-    """The cells of the README's table whose header begins so, without the marks of bold type."""
-    lines = README[README.index(header) :].split("\n\n")[0].splitlines()
-    return [[cell.strip().strip("*") for cell in line.strip("|").split("|")] for line in lines[2:]]
+def cells(line: str) -> tuple[str, ...]:
+    """The cells of a row of a Markdown table, without the marks of bold type."""
+    return tuple(cell.strip().strip("*") for cell in line.strip().strip("|").split("|"))
+
+
+def rows(header: str) -> list[tuple[str, ...]]:
+    """The rows of the table whose header begins so."""
+    lines = TEXT[TEXT.index(header) :].split("\n\n")[0].splitlines()
+    return [cells(line) for line in lines[2:]]
 
 
 def require(*sentences: str) -> None:
-    assert [sentence for sentence in sentences if sentence not in README] == []
+    assert [sentence for sentence in sentences if sentence not in TEXT] == []
 
 
-@pytest.mark.parametrize("name", ["runs", "peers/runs", "photos/runs"])
+ACCURACIES = ("runs", "peers/runs", "photos/runs")
+
+
+def accuracy_lines(runs) -> list[str]:
+    return [line for line in to_markdown(accuracy_table(runs, 16)).splitlines() if line.startswith("|")]
+
+
+@pytest.mark.parametrize("name", ACCURACIES)
 def test_the_accuracies_are_those_of_the_runs(table, name):
-    lines = to_markdown(accuracy_table(table(name), 16)).splitlines()
-    require(*(line for line in lines if line.startswith("|")))
+    require("\n".join(accuracy_lines(table(name))))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_table_of_measured_numbers_is_one_of_the_tables(table, path):
+    known = {cells(line) for name in ACCURACIES for line in accuracy_lines(table(name))}
+    known |= {*speed_rows(table), *plan_rows(table), step_row(table)}
+    shown = re.findall(r"^\|(?! `).*", PAGES[path], re.MULTILINE)  # a row that begins with code explains a name
+    measured = [cells(line) for line in shown if re.search(r"\d\.\d|±|\de-\d|×", line)]
+    assert [row for row in measured if row not in known] == []
 
 
 def test_the_number_of_runs_is_said(table):
-    require(f"{len(table('runs'))} runs")
+    for text in (README, PAGES[ROOT / "docs" / "results.md"]):
+        assert f"{len(table('runs'))} runs" in text
 
 
 READINGS = [("runs", "cbbt_prompt", "true_gradient", shots) for shots in (16, 4, 1)]
@@ -99,7 +169,7 @@ def test_the_readings_are_corrected_for_their_number(table):
 
 @pytest.mark.parametrize("name, method, baseline, shots", READINGS)
 def test_the_readings_are_those_of_the_runs(table, name, method, baseline, shots):
-    require(f"{shots} shots. {difference_sentence(table(name), method, baseline, shots)}")
+    require(f"{shots_name(shots)}. {difference_sentence(table(name), method, baseline, shots)}")
 
 
 @pytest.mark.parametrize("dataset", ["eurosat", "caltech101"])
@@ -108,7 +178,29 @@ def test_the_readings_on_photographs_are_those_of_the_runs(table, dataset):
     ours = [("cbbt_plus", other) for other in ("cbbt", "lfa", "kernel_ridge")]
     pairs = [("cbbt", "adapter"), *ours, ("cbbt_prompt", "true_gradient")]
     require(*(difference_sentence(runs[runs.dataset == dataset], *pair, 16) for pair in pairs))
-    require(f"{runs[runs.dataset == dataset].n_judged.max():,}")
+    assert f"({runs[runs.dataset == dataset].n_judged.max():,}" in README
+
+
+def test_no_reading_is_left_of_an_older_table():
+    assert TEXT.count("95 % t interval") == len(READINGS) + 2 * 5  # five on each set of photographs
+
+
+def test_the_readme_says_what_the_prompt_and_a_probe_are_worth_on_photographs(table):
+    runs = [rows for _, rows in table("photos/runs").groupby("dataset", sort=False)]
+    lines = {
+        other: [difference_table(rows, "cbbt", other, 16).iloc[-1] for rows in runs] for other in ("adapter", "linear_probe")
+    }
+    assert all(line["p, equal"] < 0.05 for line in lines["adapter"])
+    assert "CBBT equals its adapter alone within one point" in README
+    assert all(line.p < 0.05 for line in lines["linear_probe"])
+    ahead = " and ".join(f"{-line['mean']:.1f}" for line in lines["linear_probe"])
+    assert f"a linear probe on the same features is ahead of it by {ahead} points" in README
+
+
+def test_the_share_of_class_prompts_is_that_of_the_runs(table):
+    runs = table("runs")
+    prompts = runs[runs.shots == 16].groupby("method").class_prompts.mean()
+    require(f"sends 1/{prompts['cbbt'] / prompts['cbbt_plus']:.0f} of the class prompts that CBBT sends")
 
 
 def test_the_times_on_photographs_are_those_of_the_table(table):
@@ -118,18 +210,34 @@ def test_the_times_on_photographs_are_those_of_the_table(table):
     require(f"of CBBT+ {speed.seconds['a run of cbbt_plus']:.0f} s")
 
 
-def test_the_speeds_are_those_of_the_tables(table):
-    text, step, memory = table("speed_text"), table("speed_step").iloc[0], table("speed_memory").set_index("classes")
-    shown = text[text.context_length != 4]
-    values = zip(*(shown[name] for name in ("backbone", "classes", "context_length", "prompts_per_second")))
-    times = [[f"{row.over_padded} ×", f"{row.over_cut} ×", f"{row.largest_difference:.2g}"] for row in shown.itertuples()]
-    assert rows("| backbone | classes | M |") == [[*map(str, keys), *line] for keys, line in zip(values, times)]
-    plan = [
-        [row.backbone, f"{row.seconds_per_step:.1f} s", f"{row.images_per_second}", f"{row.minutes_prompts:.0f} min"]
-        + [f"{row.minutes_images:.0f} min"]
+def speed_rows(table) -> list[tuple[str, ...]]:
+    shown = table("speed_text")
+    shown = shown[shown.context_length != 4]
+    keys = zip(*(shown[name] for name in ("backbone", "classes", "context_length", "prompts_per_second")))
+    times = [(f"{row.over_padded} ×", f"{row.over_cut} ×", f"{row.largest_difference:.2g}") for row in shown.itertuples()]
+    return [(*map(str, key), *line) for key, line in zip(keys, times)]
+
+
+def plan_rows(table) -> list[tuple[str, ...]]:
+    return [
+        (row.backbone, "2 CPU cores", f"{row.seconds_per_step:.1f} s", f"{row.images_per_second}")
+        + (f"{row.minutes_prompts:.0f} min", f"{row.minutes_images:.0f} min")
         for row in table("speed_plan").itertuples()
     ]
-    assert [[line[0], *line[2:]] for line in rows("| backbone | device | a step")] == plan
+
+
+def step_row(table) -> tuple[str, ...]:
+    """A step of the released loop and of the kit, as the README's comparison of the two has it."""
+    step = table("speed_step").iloc[0]
+    ours = f"shared tokens encoded once: {step.seconds:.2f} s, {step.ratio:.0f} ×"
+    return "A step (q = 16)", f"padded to 77 tokens: {step.seconds_released_loop:.1f} s", ours
+
+
+def test_the_speeds_are_those_of_the_tables(table):
+    text, step, memory = table("speed_text"), table("speed_step").iloc[0], table("speed_memory").set_index("classes")
+    assert rows("| backbone | classes | M |") == speed_rows(table)
+    assert rows("| backbone | device | a step") == plan_rows(table)
+    assert step_row(table) in rows("|  | [released code]") and step.backbone == "RN50" and step.classes == 10
     large = memory.loc[1000]
     require(
         text_sentences(text),

@@ -1,14 +1,14 @@
-"""The wall: a vision-language model that can be asked, and nothing more.
+"""The wall: a vision-language model that can be queried, and nothing more.
 
-`BlackBox` answers four questions (image features, prompt features, text features,
+`BlackBox` answers four kinds of query (image features, prompt features, text features,
 losses) without gradients and counts each in its ledger. It holds no model: the
-model stands behind the wall in `_behind`, keyed by the box. `WhiteBox` is a second
-door with its own name for the white-box reference (CoOp) and for analysis; it alone
-lets gradients with respect to the contexts through. Neither hands out weights.
+model is kept in `_behind`, keyed by the box. `WhiteBox` is a separate class for the
+white-box reference (CoOp) and for analysis; it alone gives gradients with respect to
+the contexts. Neither gives weights.
 
-Every door checks what it is asked and charges the ledger; the answers come from the
-methods that begin with an underscore, which boxes of another kind have in ways of
-their own: a model that is served elsewhere, or a service of features (`cbbt.box.remote`).
+The public methods check a query and charge the ledger; the answers come from the
+methods that begin with an underscore, which other kinds of box override: a model
+that is served elsewhere, or a service of features (`cbbt.box.remote`).
 """
 
 from __future__ import annotations
@@ -274,7 +274,7 @@ def load_black_box(
 def load_white_box(
     name: str = "mini", pretrained: str | None = "default", *, device: str | None = None, ledger: Ledger | None = None
 ) -> WhiteBox:
-    """Like `load_black_box`, through the door that lets gradients out; ServiceRefused for an address."""
+    """Like `load_black_box`, but the box gives gradients. Raises ServiceRefused for an address."""
     if is_address(name):
         raise ServiceRefused(f"{name} gives no gradients: the white box is a local model")
     device = _device(device)

@@ -2,9 +2,9 @@
 
 BPT-VLM (Yu et al., IJCAI 2023) puts tokens of its own beside the class token and the
 patches, after positions are added and before the first norm, which they pass with the
-others. Its released code puts them behind the patches, here they stand behind the class
+others. Its released code puts them after the patches, here they come after the class
 token: they have no positions, so the features are the same. Like `cbbt.box.text_tower`,
-this stands behind the wall; `BlackBox.encode_images` is the door.
+this is behind the wall and used through `BlackBox.encode_images`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Counting what a black box was asked, and stopping at a budget.
+"""Counting the queries to a black box, and stopping at a budget.
 
 Three grains, because the literature counts differently: a *loss query* is one
 context scored on one batch, a *class prompt* is one text encoded, an *image* is
@@ -27,7 +27,7 @@ class Ledger:
     Args:
         budget: grain → largest count allowed; grains not named are unlimited.
         journal: a file to which each question is appended before it is answered,
-            so that what was asked is known even after the process is killed.
+            so that the queries are known even after the process is killed.
             Unlike the counts, it is never rolled back.
         name: what a served box tells questions of this ledger from others by; a run that
             is resumed gives the same again. A fresh one if None.
@@ -48,7 +48,7 @@ class Ledger:
     def charge(self, grain: str, count: int, answered: bool = True) -> None:
         """Add `count` queries, or raise `BudgetExceeded` and add nothing.
 
-        With `answered=False` the box is not asked, because the answers are at hand
+        With `answered=False` the box is not queried, because the answers are available
         (features kept on disk): they cost the method as much, and count towards
         the budget, but not towards `asked`.
         """

@@ -1,4 +1,4 @@
-"""How much memory a device has, and how much one question may take of it.
+"""How much memory a device has, and how much of it one query may take.
 
 Chunk sizes follow from the memory that is *installed*, not from what happens to be
 free: the size of a chunk is part of the last bits of a result, and a run that is

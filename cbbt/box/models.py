@@ -3,8 +3,8 @@
 Two kinds of name: "mini" and "photo", the models that the kit trained itself (`cbbt.mini_clip`,
 `cbbt.photo_clip`), and every architecture that open_clip knows (Ilharco et al., 2021), with weights
 from a published tag, from a local file (`cbbt.box.weights`), or random. Nothing outside
-`cbbt.box.blackbox` should import this module: whoever holds a `LoadedModel` stands
-behind the wall.
+`cbbt.box.blackbox` should import this module: a `LoadedModel` is the model itself, with weights
+and gradients.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Prompts: class names, templates and contexts.
 
 A learned prompt is `[SOS] v_1 … v_M <class name> . [EOT]` (CoOp, Zhou et al.,
-IJCV 2022): the M context vectors v are rows of a float tensor that lives where
-token embeddings live, the rest are ordinary tokens. The class name may stand at
-the end, in the middle or in front of the context. A context is *class-shared*,
+IJCV 2022): the M context vectors v are rows of a float tensor in the space of
+token embeddings, the rest are ordinary tokens. The class name may be at the
+end, in the middle or in front of the context. A context is *class-shared*,
 shape (M, D), or *class-specific*, shape (C, M, D).
 """
 

@@ -1,4 +1,4 @@
-"""Poorer services: the same model, and answers that tell less.
+"""Poorer services: the same model with less informative answers.
 
     half                features in half precision
     int8                features of 8 bits an entry, with one scale for each vector
@@ -8,8 +8,8 @@
     top5                losses alone, from the logits of the five highest classes, the others at the fifth
     labels              the predicted label alone: a loss is the share of wrong labels
 
-Features of images stay where no features are given: there they stand for the images
-in questions about losses. What a prompt's features tell is sealed (`cbbt.box.access`).
+Where no features are given, those of images remain: they represent the images in
+queries for losses. A prompt's features are sealed (`cbbt.box.access`).
 """
 
 from __future__ import annotations

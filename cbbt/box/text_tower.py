@@ -1,9 +1,9 @@
 """Text features of many contexts × many class names, fast and exact.
 
-One estimated gradient asks for N = q + 1 contexts × C classes. Padding each
+One estimated gradient needs N = q + 1 contexts × C classes. Padding each
 prompt to the model's full length, as the usual `encode_text` does, spends most
 of its operations on padding and on repeating equal prefixes. In a *causal* tower
-a token sees only what stands before it, so
+a token sees only what comes before it, so
 
 - nothing after the end-of-text token needs to be computed;
 - `[SOS]` is the same for all prompts: computed once;

@@ -1,8 +1,8 @@
-"""Tasks and their images: benchmarks, folders of one's own, embedded tasks.
+"""Tasks and their images: benchmarks, a user's own folders, embedded tasks.
 
 Read `task` first, then `cards` (the table of benchmarks), `benchmarks` and `folders`
-(how they are read), `names` (of their classes) and `load` (`load_task`, the door to
-all); `images`, `features` and `pixels` turn files into what methods learn from, through
+(how they are read), `names` (of their classes) and `load` (`load_task`, for all of
+them); `images`, `features` and `pixels` turn files into what methods learn from, through
 the box; `targets` and `shifts` are where else a fitted model is judged. Beside them `augment`,
 `feature_cache`, `check` (what is on disk), `download`, `torchvision_splits`, `cached_shots`.
 """

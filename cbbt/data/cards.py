@@ -1,4 +1,4 @@
-"""The eleven benchmarks of CoOp as one table: where they lie, how large they are, how they are asked.
+"""The eleven benchmarks of CoOp as one table: their folders, sizes and templates.
 
 Folders, image roots, split files, sizes and templates are those of CoOp (Zhou et
 al., IJCV 2022; github.com/KaiyangZhou/CoOp, DATASETS.md, datasets/ and

@@ -2,7 +2,7 @@
 
 Addresses and MD5 sums of the archives are those of torchvision 0.29. CoOp's
 `split_zhou_*.json` come from github.com/linzhiqiu/cross_modal_adaptation (MIT, Lin et
-al., CVPR 2023); one that lies beside the images already is left as it is.
+al., CVPR 2023); one that is already beside the images is kept as it is.
 
 An archive arrives under a temporary name and is renamed when its size and sum are
 right; it is unpacked in a hidden folder and moved into place last, so that an

@@ -1,12 +1,12 @@
-"""Four small few-shot tasks for the embedded model, ready at once and without downloads.
+"""Four small few-shot tasks for the embedded model, without downloads.
 
 `digits` is real handwriting (scikit-learn's copy of the UCI digits); the model was
 pre-trained on printed fonts, some of them bent and slanted to imitate it. The other
 three are drawn by the same primitives as the pre-training world but look different on
 purpose: `landcover` through another sensor, haze and cloud shadows, `textures` as
 relief in natural materials under a lamp, `shapes` as pencil or chalk sketches. The
-class names are mostly the rarer words of the pre-training captions. Splits are fixed
-for ever; few-shot draws are made from them by `task.draw_shots`.
+class names are mostly the rarer words of the pre-training captions. Splits are
+fixed; few-shot draws are made from them by `task.draw_shots`.
 """
 
 from __future__ import annotations

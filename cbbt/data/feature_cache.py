@@ -1,13 +1,13 @@
-"""Image features on disk: encoded once, shared by every run that asks for them.
+"""Image features on disk: encoded once, shared by every run that needs them.
 
 Encoding a benchmark's test split is most of the time of a run on a real model, and
-every method and most settings ask for the same features. They are kept below a
+every method and most settings need the same features. They are kept below a
 folder that the user names, never among the images:
 
     <cache>/<box>-<digest>/00003.safetensors     features of images 3 · SHARD … 4 · SHARD − 1
 
 `digest` covers the model, the split and the augmentation (`fingerprint`), so features
-of other weights or another split lie in another folder and are not looked at. Every
+of other weights or another split are in another folder and are not read. Every
 file appears whole or not at all, and says what it holds: one that cannot be read, or
 says something else, counts as missing and is replaced. An encoding that was killed
 goes on with the first file that is missing.

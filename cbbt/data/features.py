@@ -6,8 +6,8 @@ features do not depend on the order of work or on the number of workers.
 
 With `cache`, a folder, features are kept in shards (see `feature_cache`) and read
 back. **The ledger is charged the same either way**: what a method costs does not
-depend on whether somebody encoded the images before. What the box was really asked
-is another number, `Ledger.asked()`, which features from a cache do not raise.
+depend on whether the images were encoded before. The queries that the box really
+answered are another number, `Ledger.asked()`, which features from a cache do not raise.
 """
 
 from __future__ import annotations

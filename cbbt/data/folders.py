@@ -1,6 +1,6 @@
-"""Images of one's own: a folder with one folder per class.
+"""A user's own images: a folder with one folder per class.
 
-Either the class folders lie below `train`, `test` and perhaps `val`, which are then
+Either the class folders are below `train`, `test` and perhaps `val`, which are then
 used as they are, or directly below the folder; then each class is split once and
 for all by `SPLIT_RULE`. Hidden entries, folders of the system and files that are no
 images are skipped; what is skipped is said once, in a warning.

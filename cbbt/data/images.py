@@ -1,8 +1,8 @@
 """Image files: which endings count, and how a picture becomes RGB.
 
 Benchmarks are read as CoOp reads them, by Pillow's `convert("RGB")`, so that numbers stay
-comparable; it cuts 16-bit values off and shows the colours that lie under transparent parts.
-Images of a folder of one's own are brought to RGB by `as_rgb`. Neither turns an image by its
+comparable; it cuts 16-bit values off and shows the colours under transparent parts.
+Images of a user's own folder are brought to RGB by `as_rgb`. Neither turns an image by its
 EXIF orientation, and of several frames or pages the first one counts.
 """
 
@@ -21,7 +21,7 @@ DARK = 1 / 16  # an image whose brightest value is below this share of its range
 
 
 def image_endings() -> tuple[str, ...]:
-    """Endings, in lower case, of the images that the Pillow at hand opens."""
+    """Endings, in lower case, of the images that the installed Pillow opens."""
     return tuple(sorted(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS))
 
 

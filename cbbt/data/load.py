@@ -1,4 +1,4 @@
-"""`load_task`: one door to embedded tasks, the eleven benchmarks and folders of one's own."""
+"""`load_task`: embedded tasks, the eleven benchmarks and a user's own folders."""
 
 from __future__ import annotations
 

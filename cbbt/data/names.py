@@ -1,4 +1,4 @@
-"""Class names: how folders are put in order, names that the user gives, and names that make one prompt.
+"""Class names: the order of folders, names that the user gives, and names with equal prompts.
 
 All names are in the normal form NFC, which macOS does not write; image files are
 opened under the names they have on disk.

@@ -3,7 +3,7 @@
 Four operations on the picture before it is prepared for the model, the same for images
 of every size: strengths are shares of the range of values or of the image's sides. Each
 image has a generator of its own, which depends on the image alone, so that a shifted
-split is the same in every run. A fifth shift, "style", draws the embedded tasks anew
+split is the same in every run. A fifth shift, "style", redraws the embedded tasks
 (`cbbt.data.embedded.restyled`).
 """
 

@@ -1,9 +1,9 @@
-"""Where else a fitted model is judged: new classes, other data sets, shifted images.
+"""Further test sets for a fitted model: new classes, other data sets, shifted images.
 
 The rules are those of the field. *Base to new* (CoOp and CoCoOp, Zhou et al., 2022;
 github.com/KaiyangZhou/CoOp, `subsample_classes`): the shots are sampled on all classes
 first; then the first ⌈n/2⌉ labels are the base classes, the others the new ones, either
-half numbered from 0, and the new ones are told apart among themselves. *Across data
+half numbered from 0, and the new ones are classified among themselves. *Across data
 sets*: the other task's own class names and its whole test split. *Shift*: the same
 classes, other images. No target is read by a fit.
 """
@@ -32,7 +32,7 @@ SHIFTS = (STYLE, *OPERATIONS, *IMAGENET_SHIFTS)
 
 @dataclass(frozen=True)
 class Target:
-    """Images to be judged on, and the classes to tell apart there.
+    """Images to be judged on, and the classes to choose from there.
 
     class_names, template: in label order, and the hand-written sentence. rows: for
     each class its row among those that the model was fitted on; None where the classes are others.

@@ -1,4 +1,4 @@
-"""What a few-shot task is, whatever its images come from.
+"""What a few-shot task is, independent of the source of its images.
 
 Read this file first in `cbbt.data`: an `Item` is one labelled image, a split is
 a tuple of items, a `Task` holds three disjoint splits, the class names in label

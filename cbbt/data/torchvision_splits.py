@@ -1,6 +1,6 @@
-"""The splits that torchvision serves, for benchmarks whose CoOp split is not at hand.
+"""torchvision's splits, for benchmarks whose CoOp split is not available.
 
-Asked for by name only: `load_task(name, root=..., split="torchvision")`. Figures on
+Used only if named: `load_task(name, root=..., split="torchvision")`. Figures on
 them are not comparable with those on CoOp's splits. Official lists are used where
 the archive has them (DTD: partition 1); official training images without a
 validation part (pets, food), and all images of sets without any list (Caltech-101,

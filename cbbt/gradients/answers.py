@@ -1,8 +1,8 @@
-"""What a query tells when its whole answer is kept: measured on one prompt problem.
+"""How much a query tells if its whole answer is kept, measured on one prompt problem.
 
-`local_model_error` asks how far the model of `cbbt.gradients.linearised` can be
-trusted; `descents` lets prompts go downhill by it, and by the gradient estimated from
-losses, and counts what each asked. Both return tidy tables. Nothing here is used by a method.
+`local_model_error` measures how far the model of `cbbt.gradients.linearised` can be
+trusted; `descents` tunes prompts by it, and by the gradient estimated from losses, and
+counts the queries of each. Both return tidy tables. Nothing here is used by a method.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Families of directions along which a loss is asked.
+"""Families of directions along which a loss is queried.
 
 A family draws *probes* u_1 … u_q, the directions in which the point is moved, and
 *readouts* w_1 … w_q, the vectors that the measured slopes are multiplied with, both
@@ -8,8 +8,8 @@ A family draws *probes* u_1 … u_q, the directions in which the point is moved,
 
 Each docstring states bias, variance E‖ĝ − g‖² and the mean squared cosine between ĝ
 and g on a linear function; `cbbt.gradients.theory` holds the formulas as code, the
-tests simulate them. Where a mean depends on how g lies to the axes, it is the mean
-over g of uniform direction.
+tests simulate them. Where a mean depends on the direction of g, it is the mean over g of
+uniform direction.
 
 The plain families have the signature (q, d, generator) and are found by name in
 `DIRECTIONS`; `subspace`, `guided` and `remembering` take what they need and return

@@ -5,14 +5,14 @@ Every estimator here has the form
     ĝ = (1/q) Σ_i  Δ_i w_i,     Δ_i = [L(x + ε u_i) − L(x)] / ε   (forward)
                                 or    [L(x + ε u_i) − L(x − ε u_i)] / 2ε   (two-sided)
 
-with *probes* u_i, along which the loss is asked, and *readouts* w_i, from a family
+with *probes* u_i, along which the loss is queried, and *readouts* w_i, from a family
 of `cbbt.gradients.directions`. CBBT (Guo et al., 2023, arXiv 2312.15901) draws u uniformly on
 the unit sphere and uses forward differences; the unbiased readout is then w = d · u.
 The released code has w = u / ε instead, which agrees only while ε = 1/d.
 
 What curvature does: on a quadratic L with Hessian H, a forward slope is off by
 (ε/2) uᵀHu, so the estimate from given probes is off by O(ε); as uᵀHu is even in u,
-families symmetric about zero pay it as variance, while axes asked once each pay it
+families symmetric about zero pay it as variance, while axes queried once each pay it
 as bias. Two-sided slopes are exact on quadratics; elsewhere off by O(ε²).
 """
 

@@ -1,4 +1,4 @@
-"""Linearised answers: what a query tells when its whole answer is kept.
+"""Linearised answers: using the whole answer of a query, not its loss alone.
 
 A loss query reduces a box's answer, C text features or a table of logits, to one number. Kept
 whole, the answers y(x + ε u_i) to steps along orthonormal directions u_i give a *local model*
@@ -7,17 +7,17 @@ whole, the answers y(x + ε u_i) to steps along orthonormal directions u_i give 
 
 where N normalises features, and leaves logits as they are. Any loss of any batch behind any
 adapter has exact gradients in a on this model, for no query. So it is minimised as far as the
-model is trusted, the box is asked whether the true loss falls there, and only then is x moved.
+model is trusted, the box is queried for the true loss there, and x moves only if it falls.
 
-Error of the model for y with second derivatives up to B (in the directions asked): each J_i is
+Error of the model for y with second derivatives up to B (in the directions queried): each J_i is
 off by at most ε B / 2 (forward differences), so y(x) + Σ_i a_i J_i by at most B ‖a‖² / 2 + √q ‖a‖ ε B / 2;
 N takes off the part of it along the answer. For linear y (logits of a linear model) it is exact.
 
-Differences are dear, C texts each, so old ones are kept: directions asked before stay in the
+Differences are expensive, C texts each, so old ones are kept: earlier directions stay in the
 frame while there is room, and a move, whose answer is known, corrects them by Broyden's
 rank-one update (Broyden, 1965), J_i ← J_i + a_i (y(x') − y(x) − Σ_j a_j J_j) / ‖a‖². The
 trust region follows Levenberg (1944) and Marquardt (1963): three ridges, a factor of eight apart,
-are tried in one question, and its scale grows with the largest step that was best.
+are tried in one query, and its scale grows with the largest step that was best.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RIDGES = (8e-2, 1e-2, 1e-3)  # times 1/radius²: from a timid step to a bold one
 CANDIDATES = len(RIDGES)  # queries of a move
 SHRINK, GROW = 0.5, 3.0  # of the radius, after the most timid step was best, or the boldest
 RETREAT = 1 / 8  # of the radius, after no step was better than none
-ITERATIONS = 30  # of L-BFGS, none of which asks the box
+ITERATIONS = 30  # of L-BFGS, without a query
 
 
 class LinearisedAnswers:

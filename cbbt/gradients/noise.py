@@ -44,7 +44,7 @@ PRODUCTS = (F.linear, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__
 class SlopeErrors:
     """What makes a slope wrong: round-off, and the second and third order of the loss."""
 
-    rounding: float  # rms error of L(x + εu) − L(x), whatever ε
+    rounding: float  # rms error of L(x + εu) − L(x), for any ε
     curvature: float  # rms of uᵀHu / 2
     third: float  # rms of the third-order coefficient
 

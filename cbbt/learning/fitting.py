@@ -58,7 +58,7 @@ class Support:
 
 @dataclass(frozen=True)
 class ContextPrompt:
-    """A learned context (M, D), asked for whatever classes."""
+    """A learned context (M, D), used with any classes."""
 
     context: torch.Tensor
     position: str = "end"

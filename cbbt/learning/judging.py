@@ -1,9 +1,9 @@
-"""How a fitted classifier is judged beside its accuracy: its calibration, and what of it serves elsewhere.
+"""How a fitted classifier is judged beside its accuracy: its calibration, and its parts that work elsewhere.
 
-What can be asked for other class names travels: a learned prompt, and what changes
-images or their features whatever their classes (an adapter that says that it is
-`class_free`). What has a row for each class cannot: heads, caches, class-specific contexts.
-Among the same classes, or some of them, everything serves.
+A part travels if it does not depend on the classes: a learned prompt, and what changes
+images or their features (an adapter that says that it is `class_free`). What has a row for
+each class cannot travel: heads, caches, class-specific contexts. On the same classes, or some
+of them, every part is used.
 """
 
 from __future__ import annotations

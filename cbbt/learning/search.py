@@ -1,9 +1,9 @@
-"""The loop of the searches: methods that learn from losses, one question after another.
+"""The loop of the searches: methods that learn from losses, one query after another.
 
 A *searcher* is a method's algorithm, cut into steps; `search` carries the steps
 out, within the budget, draws the anytime curve, keeps the best on validation, and
 resumes after a kill. Evolution strategies, SPSA and the search over words are
-searchers; CBBT and its kin have a loop of their own in `cbbt.learning.tuning`.
+searchers; CBBT and its variants have a loop of their own in `cbbt.learning.tuning`.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class Searcher(Protocol):
     def step(self, index: int, steps: int) -> dict:
         """Make step `index` of `steps`; returns columns of the history, `train_loss` among them.
 
-        If the box refuses a question, the searcher must be left as it was.
+        If the box refuses a query, the searcher must be left as it was.
         """
 
     def parameters(self) -> dict[str, torch.Tensor]:
         """What is deployed now. The floating-point numbers in it count as learned; words are bytes, and do not."""
 
     def classifier(self, box, parameters: dict[str, torch.Tensor]) -> Classifier:
-        """The classifier of such parameters, as a copy of its own; its questions go to `box`."""
+        """The classifier of such parameters, as a copy of its own; its queries go to `box`."""
 
     def state(self) -> dict[str, torch.Tensor]:
         """All that `restore` needs to go on as if nothing had happened."""
@@ -45,7 +45,7 @@ class Searcher(Protocol):
 
 
 def search(box, support: Support, config, session: Session, searcher: Searcher, steps: int) -> Fitted:
-    """Carry out `steps` steps, or, with a budget on what a step asks, as many as it pays for.
+    """Carry out `steps` steps, or, with a budget on the queries of a step, as many as it pays for.
 
     The classifier is judged at `POINTS` even stages, each an epoch of the history.
     Raises ValueError without shots, and BudgetExceeded if the budget does not pay for one step.

@@ -1,11 +1,11 @@
-"""The methods, one file each; `METHODS` is the door to them, `parts/` what several share.
+"""The methods, one file each; `METHODS` lists them, `parts/` is what several share.
 
 Read `cbbt` first, then any other: each reads like its algorithm. All that a method
 learns of a model comes through the `box` it is given, and of a task through the shots.
 
 To add one: write a file with `fit(box, support, config, session) -> Fitted`, name it
 here, and give it a row in `cbbt.catalogue` (label, access, look); or pass your own
-`Method` to `METHODS` before calling `cbbt.run`. A learned prompt that can be asked for
+`Method` to `METHODS` before calling `cbbt.run`. A learned prompt that works for
 other classes is the `retext` of the method's `Classifier`.
 """
 

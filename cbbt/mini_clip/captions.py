@@ -1,7 +1,7 @@
 """The language of the embedded model: concepts, their names, and sentences.
 
-Every concept has a main name and rarer synonyms, said 6 : 2 : 1 as often. The
-four tasks ask mostly for the rarer ones, much as real class names are often not
+Every concept has a main name and rarer synonyms, in the ratio 6 : 2 : 1. The
+four tasks mostly use the rarer ones, much as real class names are often not
 the words that captions use most.
 """
 

@@ -3,7 +3,7 @@
 A "three" may be a printed figure or a domino with three dots, a "lake" a view
 from the air or a patch of a map. Words with two meanings are where the words
 around them matter (CLIP's own examples are "boxer" and "crane"), and so where a
-learned context has something to say.
+learned context can help.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The procedural world that the embedded model is pre-trained on.
 
 `sample(seed, index)` draws one image and its caption. The generator is seeded by
-the pair, so that image `index` is the same whatever process draws it and in
-whatever order. Digits come from dominoes and from fonts, three in ten of those bent and
+the pair, so that image `index` does not depend on the process or the order in
+which it is drawn. Digits come from dominoes and from fonts, three in ten of those bent and
 slanted as if written by hand; no real handwriting is ever seen.
 """
 

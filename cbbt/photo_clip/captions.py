@@ -1,4 +1,4 @@
-"""What the text tower was told of an ImageNet class or a kind of them: captions drawn from names and definitions.
+"""The text tower's captions of an ImageNet class or a kind of them, drawn from names and definitions.
 
 No photograph is described: a caption names its anchor, says what kind of thing it is, or defines it.
 """

@@ -1,7 +1,7 @@
 """Training the text tower towards the image tower's classifier (locked-image tuning, Zhai et al., CVPR 2022).
 
-The image tower stays as it is, and in the place of photographs stand the classes' rows in its
-classifier: a caption's feature should point to the row of its class, or to the mean of the rows of
+The image tower is frozen, and the classes' rows in its classifier take the place of
+photographs: a caption's feature should point to the row of its class, or to the mean of the rows of
 the classes that it covers. No photograph is needed. All randomness is a function
 of (seed, step), so a run that was killed and resumes ends with the same weights.
 """

@@ -2,5 +2,5 @@
 
 Read `records` and `tables`, then `statistics` (what differences are worth), `formatting`
 (tables as text), `choice` (of settings, on validation), `peers`, `plus`, `generalisation` and `published`; the
-figures stand in `plots/`, a function each. Tables of runs come in, and nothing else.
+figures are in `plots/`, a function each. The input is tables of runs, and nothing else.
 """

@@ -1,4 +1,4 @@
-"""What a prompt reaches with one estimate of its gradient or another, at its own best rate.
+"""The accuracy of a prompt with each estimate of its gradient, at the estimate's own best rate.
 
 Reads the table of runs of configs/estimators.yaml, judged on the validation pools;
 notebook A3 shows it.

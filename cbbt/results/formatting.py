@@ -51,6 +51,11 @@ def accuracy_cell(values: pd.Series, seeds: int, method: str) -> str:
     return f"{values.mean():.1f}{spread}" + (f" [{len(values)}]" if len(values) < seeds else "")
 
 
+def shots_name(shots: int) -> str:
+    """The number of shots in words: "1 shot", "4 shots"."""
+    return f"{shots} shot{'s' if shots != 1 else ''}"
+
+
 def accuracy_caption(runs: pd.DataFrame, shots: int, score: str = SCORE) -> str:
     """What the accuracy table shows, and whether its best method beats the runner-up.
 
@@ -60,7 +65,7 @@ def accuracy_caption(runs: pd.DataFrame, shots: int, score: str = SCORE) -> str:
     """
     wide = scores(runs, shots, score)
     backbone = runs.backbone.iloc[0]
-    given = "without training images" if set(wide) <= set(UNTUNED) else f"with {shots} shots per class"
+    given = "without training images" if set(wide) <= set(UNTUNED) else f"with {shots_name(shots)} per class"
     text = f"Test accuracy (%) {given}, {backbone}: mean ± standard deviation over seeds; best in bold."
     ranked = mean_over_datasets(wide).mean().dropna().sort_values(ascending=False, kind="stable").index
     if "[" in "".join(accuracy_table(runs, shots, score).to_numpy().ravel()):

@@ -1,4 +1,4 @@
-"""What a method is worth beyond its own test split: new classes, other data sets, shifted images, poorer services.
+"""How a method does beyond its own test split: new classes, other data sets, shifted images, poorer services.
 
 Reads the table of targets (`cbbt.results.records.targets_table`) and, of services, the table of runs. A
 mean is first over the seeds of a data set, then over data sets, each one observation. Gains

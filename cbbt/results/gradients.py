@@ -1,8 +1,8 @@
-"""What the tables of gradients say in numbers, each with its uncertainty: for the prose beside their figures.
+"""Numbers of the tables of gradients, each with its uncertainty, for the text beside their figures.
 
 Tables are those of `cbbt.gradients.analysis`, `cbbt.gradients.noise` and
 `cbbt.runs.estimator_comparison`. A repeat is one batch with one draw of directions, the
-same batch whatever is compared, so that comparisons are within repeats.
+same batch in every comparison, so that comparisons are within repeats.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def compared(table: pd.DataFrame, column: str, baseline: str, value: str = "cosi
 
 
 def median_interval(values: pd.Series) -> tuple[float, float, float]:
-    """(median, low, high) of independent values of whatever law.
+    """(median, low, high) of independent values of any distribution.
 
     The ends are order statistics, which hold the median with a probability of at least
     95 %, from six values on; of fewer they are the least and the largest.

@@ -1,7 +1,7 @@
-"""The field at one glance: what each method needs, reaches and costs.
+"""The field in one table: what each method needs, its accuracy and its cost.
 
-Reads the table of runs alone; notebook 05 shows it. Methods stand in blocks by what they
-need of the box: the less a block needs, the more services admit its methods.
+Reads the table of runs alone; notebook 05 shows it. Methods are grouped by what they
+need from the box: the less a group needs, the more services it can use.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from cbbt.catalogue import CATALOGUE, UNTUNED, label, method_order
-from cbbt.results.formatting import accuracy_cell, to_latex, to_markdown, write_texts
+from cbbt.results.formatting import accuracy_cell, shots_name, to_latex, to_markdown, write_texts
 from cbbt.results.tables import SCORE, mean_over_datasets, require, scores
 
 COST = {"learned": "numbers learned", "loss_queries": "loss queries", "class_prompts": "class prompts", "images": "images",
@@ -92,7 +92,7 @@ def field_table(runs: pd.DataFrame) -> pd.DataFrame:
 def field_caption(runs: pd.DataFrame) -> str:
     """What `field_table` shows."""
     *fewer, most = shots_in(runs)
-    at = f" Queries, numbers learned and seconds at {most} shots." if fewer else ""
+    at = f" Queries, numbers learned and seconds at {shots_name(most)}." if fewer else ""
     over = f"mean over {runs.dataset.nunique()} data sets ± standard deviation over seeds"
     return f"Test accuracy (%), {runs.backbone.iloc[0]}, {over}, and its price, by what the box must give; best in bold.{at}"
 
@@ -111,10 +111,6 @@ def shots_in(runs: pd.DataFrame) -> list[int]:
     if not counts:
         raise ValueError("the table has no tuned method")
     return counts
-
-
-def shots_name(shots: int) -> str:
-    return f"{shots} shot{'s' if shots > 1 else ''}"
 
 
 def _number(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""What CBBT+ is worth, and each of its parts: the prompt against what it asked, and the whole without one part.
+"""What each part of CBBT+ brings: the prompt against its queries, and the whole without one part.
 
 Reads the tables of configs/plus_parts.yaml (runs) and configs/field.yaml (curves); notebook A3 shows them.
 """

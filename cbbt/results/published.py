@@ -1,18 +1,18 @@
-"""What others published on the eleven benchmarks, to stand beside one's own runs.
+"""Published numbers on the eleven benchmarks, for comparison with a user's own runs.
 
 `published.csv` holds top-1 accuracies of peers with the source of each row; rows
 marked as rerun or third party are not their authors' own. CBBT's own table is not
-shipped: `published_cbbt.csv` has empty cells for a reader with the paper at hand.
+shipped: `published_cbbt.csv` has empty cells, to be filled from the paper.
 Nothing in the kit compares these numbers with its own or says that they match.
 
-Each row belongs to one of `PROTOCOLS`, and only rows of one protocol stand in one table:
+Each row belongs to one of `PROTOCOLS`, and a table has rows of one protocol only:
 
 - few-shot: CoOp's shots and test splits, with what the peers' own papers compare.
 - features: the same benchmarks for methods that read features alone. They differ in what
   they may use, so columns say it: `text`, which sentences make the class features (GPT-3's,
   collected by CuPL, are stronger than templates), and `chosen_on`, on what settings or the
   epoch were chosen (for most the full validation split, many times the shots; on ImageNet
-  the test split). GDA, ProKeR and their kin draw other shots than CoOp; they see 10
+  the test split). GDA, ProKeR and similar methods draw other shots than CoOp; they see 10
   augmented views of each, others 1 to 20.
 - base, new: 16 shots of the first half of the classes, tested on that half and on the other
   (CoOp's and CoCoOp's rule); `average` as printed, over the eleven.

@@ -1,4 +1,4 @@
-"""What the tables of speed say in numbers (`benchmarks/speed.py`, `speed_*.csv`): for the prose beside their figures."""
+"""Numbers of the tables of speed (`benchmarks/speed.py`, `speed_*.csv`), for the text beside their figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What differences between methods are worth: paired differences, intervals, ranks.
+"""Differences between methods: paired differences, intervals, tests, ranks.
 
 Reads the table of runs (see `cbbt.results.tables`); every comparison is between
 methods on the same data set, shots and seed.

@@ -22,7 +22,7 @@ RUN = ["dataset", "backbone", "method", "shots", "seed"]
 ALL = "all data sets"  # the row of a difference over data sets
 SPLIT = ("zero_shot", "zero_shot_bare", "cbbt_prompt", "adapter", "cbbt")  # what `gain_split` needs
 RESERVED = {"mean", ALL, "method", "shots", "seed", "seeds"}  # names that tables have beside those of data sets
-NAMES = {  # columns of text, whatever it looks like: 2024, NA and 1e5 are names of data sets
+NAMES = {  # columns of text, even if it looks like a number: 2024, NA and 1e5 are names of data sets
     *("run_id", "dataset", "task", "method", "backbone", "pretrained", "variant", "split", "template", "class_names"),
     *("context_init", "options", "commit", "device", "targets", "service", "target", "travels"),
 }

@@ -4,7 +4,7 @@
     python -m cbbt.runs.batch --download snakemake --cores 2 --configfile GRID --config data_root=DIR
 
 Snakemake does the work (see the Snakefile); a batch that was killed leaves its locks
-behind, and they are lifted here, but never those of a batch that lives. With
+behind, and they are removed here, but never those of a running batch. With
 `--download`, what the grid's benchmarks lack is fetched first.
 """
 
@@ -40,7 +40,7 @@ def collect(grid: Grid) -> list[dict]:
     if missing := [path for path in paths if not path.exists()]:
         raise ValueError(
             f"{len(missing)} of {len(paths)} runs have no record, first {missing[0]}: the notebooks made other runs than "
-            "the grid asks for. Is notebook 3 as it was, apart from its parameters?"
+            "the grid needs. Is notebook 3 as it was, apart from its parameters?"
         )
     return [read_record_file(path) for path in paths]
 

@@ -4,8 +4,8 @@
 
 The candidates are a grid's variants, their scores its table of runs, judged on the
 validation pools. A task's own setting is the candidate with the highest mean over the other
-tasks (leave one task out), so a method is reported on no task whose labels had a say; a first
-rule, the choice over all tasks, serves tasks that the search did not have. Numbers of shots that
+tasks (leave one task out), so no label of a task takes part in the choice that is reported on it; a first
+rule, the choice over all tasks, is for tasks that the search did not have. Numbers of shots that
 were not searched are served by one that was: `--serve 2=1,2,4 16=8,16`.
 """
 

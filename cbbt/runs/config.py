@@ -2,7 +2,7 @@
 
 `RunConfig` is the scientific configuration and nothing else: paths, devices and
 workers are arguments of `cbbt.run`. What belongs to one method alone (a population,
-a projection) stands in the method's own `Settings` and is given under `options`.
+a projection) is in the method's own `Settings` and is given under `options`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class RunConfig:
     scoring: str | None = None  # what perturbed prompts are scored on: "batch", or the whole "support"
 
     prompt_every: int | None = None  # steps of the loop per step of the prompt; the adapter makes every one
-    fresh_text: bool = False  # ask for the class text once more after a step of the prompt, for the adapter's step
+    fresh_text: bool = False  # encode the class text once more after a step of the prompt, for the adapter's step
     epochs: int = 50
     min_epoch_steps: int = 5  # of an epoch: shots that fill fewer batches are gone through again
     batch_size: int = 32
@@ -82,7 +82,7 @@ class RunConfig:
 
     augmentation: str = "none"  # the paper's is "cbbt"
     views: int = 1  # augmented views per shot, used in turn; `epochs` or more: a fresh one each epoch
-    split: str = "coop"  # of a benchmark; "torchvision" where CoOp's split file is not at hand
+    split: str = "coop"  # of a benchmark; "torchvision" if CoOp's split file is not available
     template: str | None = None  # a sentence with {}; the task's own if None
     class_names: tuple | dict | None = None  # in label order, or folder → name; a file of either is read; None: the task's own
     judge: str = "test"  # the split that scores; "validation", the pool without the shots, while choosing settings
@@ -90,8 +90,8 @@ class RunConfig:
     targets: list = field(default_factory=list)  # where else the fitted model is judged: "new", a shift, or a data set
     service: str = "full"  # of `cbbt.box.service.SERVICES`; the poorer ones answer less, or less exactly
 
-    # Budgets. A search that is given one for what it asks runs until it is spent, however long it would
-    # run by itself; what costs no query (an adapter's steps) goes on as planned, whatever the budget.
+    # Budgets. A search that is given one for its queries runs until it is spent, however long it would
+    # run without; what costs no query (an adapter's steps) goes on as planned, with any budget.
     max_class_prompts: int | None = None
     max_loss_queries: int | None = None
     max_images: int | None = None

@@ -1,8 +1,8 @@
 """Records computed elsewhere, brought together.
 
 A run has the same name on every machine, so the records of a grid may be made on
-several and laid side by side afterwards. What does not fit is refused before the
-first file is copied.
+several and merged afterwards. What does not fit is refused before the first file
+is copied.
 """
 
 from __future__ import annotations

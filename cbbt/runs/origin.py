@@ -1,7 +1,7 @@
 """What a run's numbers come from beside its configuration: the images, the weights, the method's code.
 
 A run is named by its configuration alone, so that it has one name on every machine, and
-a folder of images one name wherever it lies. These digests tell whether what is kept
+a folder of images one name wherever it is. These digests say whether what is kept
 under that name is of the same images and weights.
 """
 
@@ -27,7 +27,7 @@ SHIPPED = {"mini": MINI_WEIGHTS, "photo": PHOTO_WEIGHTS}
 
 
 class StaleRecord(ValueError):
-    """What is kept of a run is of other images or weights than those at hand."""
+    """What is kept of a run is of other images or weights than the present ones."""
 
 
 def origin_of(config: RunConfig, task: Task, targets: list[Target], elsewhere: bool) -> dict[str, str | None]:
@@ -35,8 +35,8 @@ def origin_of(config: RunConfig, task: Task, targets: list[Target], elsewhere: b
 
     images: of the drawn shots, the judged split and the targets (`cbbt.data.task.files_digest`).
     weights: of the file; None for a published tag or random weights, which their name identifies. Left out for a
-        model that stands `elsewhere`, whose fingerprint is known when it is asked.
-    method: of the source in which the method's `fit` stands; None if it is not at hand.
+        model that is `elsewhere`: its fingerprint is known once it is queried.
+    method: of the module that has the method's `fit`; None if there is no source.
     """
     digests = {
         "images": files_digest(replace(task, test=sum((target.items for target in targets), task.test))),
@@ -48,7 +48,7 @@ def origin_of(config: RunConfig, task: Task, targets: list[Target], elsewhere: b
 def require_same_origin(then: dict, now: dict, folder: Path) -> None:
     """Raise `StaleRecord` if the images or weights differ; warn if the method's code does.
 
-    `then` is what was noted in `folder`, `now` what is at hand. Entries that were not noted are not compared.
+    `then` is what was noted in `folder`, `now` what there is now. Entries that were not noted are not compared.
     """
     for name, happened in (
         ("images", "images were added, replaced or relabelled"),

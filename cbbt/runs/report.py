@@ -1,6 +1,6 @@
-"""What a batch ends with: what failed and why, the accuracy tables, where the figures lie.
+"""What a batch ends with: what failed and why, the accuracy tables, where the figures are.
 
-`python -m cbbt.runs.report configs/default.yaml` reads what the grid made so far.
+`cbbt report configs/default.yaml` reads what the grid made so far.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 
-from cbbt.results.formatting import accuracy_caption, accuracy_table, to_markdown
+from cbbt.results.formatting import accuracy_caption, accuracy_table, shots_name, to_markdown
 from cbbt.results.tables import read_table
 from cbbt.runs.grid import Grid
 
@@ -43,7 +43,7 @@ def _error(notebook, log: str) -> str:
     if any(sign in log for sign in NEVER_STARTED):
         return "the kernel did not start: further calls try again"
     if "DeadKernelError" in log:  # the notebook itself then looks as if it had ended
-        return "the kernel died: killed, perhaps for want of memory"
+        return "the kernel died: killed, perhaps out of memory"
     if notebook.metadata.get("papermill", {}).get("end_time") is None:
         return "stopped before its end, without an error: killed, or still running"
     return ""
@@ -63,7 +63,7 @@ def report(grid: Grid) -> None:
             try:
                 print(f"\n{to_markdown(accuracy_table(runs, shots), accuracy_caption(runs, shots))}")
             except ValueError as error:  # judged on validation, or several settings of one run
-                print(f"\nNo table of test accuracies for {backbone} with {shots} shots: {error}")
+                print(f"\nNo table of test accuracies for {backbone} with {shots_name(shots)}: {error}")
     print(f"\nTables: {grid.tables}\nFigures:")
     for path in sorted(Path(grid.figures).glob("*.pdf")):
         print(f"  {path}  {path.with_suffix('.png')}")

@@ -1,7 +1,7 @@
 """What runs that follow each other have in common: the model, and the images they are judged on.
 
 A workbench lives as long as its caller keeps it. Each run still has boxes and ledgers of
-its own, and pays in them for everything it would have asked by itself.
+its own, which count every query that it would have made alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What methods share that train a few tensors of their own on the shots' features, by exact gradients and without a query."""
+"""Shared by methods that train a few tensors on the shots' features, by exact gradients and without a query."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 pycma draws from numpy's global stream, and reads a seed of 0 as the clock; here it
 is given a stream of its own. It has no checkpoint but pickle, so a strategy is
-brought back by telling a fresh one the same losses again, which asks the box nothing.
+restored by telling a fresh one the same losses again, without a query to the box.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The experts of CBBT+: classifiers of the same shots that meet the text of the initial prompt, and their votes.
+"""The experts of CBBT+: classifiers of the same shots, on the text of the initial prompt, and their pooling.
 
 Each expert is a function (box, support, config, session, text (C, E)) → an adapter and the factor of
-the similarities with the text beside it; `EXPERTS` finds one by name. None asks the box. Their log
+the similarities with the text beside it; `EXPERTS` finds one by name. None queries the box. Their log
 probabilities are pooled with weights that do best on shots that the experts were not fitted on.
 """
 

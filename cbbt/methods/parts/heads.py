@@ -1,7 +1,7 @@
-"""Heads that are solved for, not trained: Gaussian discriminant analysis and kernel ridge regression.
+"""Heads in closed form: Gaussian discriminant analysis and kernel ridge regression.
 
 Pure functions on unit-norm features (n, E) and labels (n,), computed in double precision,
-returned in the features'. Beside each closed form stands what it says of shots that it was
+returned in the features'. Beside each closed form is its prediction for shots that it was
 not fitted on, by which its constants are chosen (`best_constants`): the k-th shots of all
 classes are held out together, all views of each, so that no class has a shot more than another.
 """

@@ -1,4 +1,4 @@
-"""Encoders of images that a user has beside the black box: frozen, and never a question to it.
+"""Image encoders that a user has beside the black box: frozen, and without a query to it.
 
 `PrincipalComponents` needs nothing but the shots; `TimmEncoder` is a network of timm
 with weights from a local file. Both map the box's preprocessed images (B, 3, H, W)

@@ -44,7 +44,7 @@ brown yellow dark bright blurry noisy faded pixelated sharp grainy low-resolutio
 
 
 class ProposerError(RuntimeError):
-    """A proposer could not be asked, or kept answering what is no template."""
+    """A proposer could not be reached, or its answers were no templates."""
 
 
 def well_formed(template: str) -> bool:
