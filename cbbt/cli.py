@@ -1,4 +1,4 @@
-"""The command `cbbt`: look for data, download it, carry out one run, report on a batch.
+"""The command `cbbt`: look for data, download it, carry out one run, report on a batch, serve a model.
 
 Each command calls one function of the package. Packages that take long to import are
 imported by the command that needs them, so `cbbt --help` answers at once.
@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 from typer.core import TyperGroup
+
+from cbbt.box.address import GRANTS
 
 # What the package raises for wrong values, types, files and numbers, beside its own exceptions.
 EXPECTED = (ValueError, TypeError, OSError, FloatingPointError)
@@ -33,7 +35,10 @@ class Commands(TyperGroup):
 app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 DATA_ROOT = typer.Option(help="Folder of the benchmarks, laid out as CoOp's.")
-Backbone = Annotated[str, typer.Option(help='"mini", "photo" or an open_clip architecture such as RN50.')]
+Backbone = Annotated[
+    str, typer.Option(help='"mini", "photo", an open_clip architecture such as RN50, or an address (docs/remote.md).')
+]
+Served = Annotated[str, typer.Option("--backbone", help='"mini", "photo" or an open_clip architecture such as RN50.')]
 Pretrained = Annotated[str, typer.Option(help='An open_clip tag or a file of weights; "default" suits the backbone.')]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; a GPU if there is one.")]
 
@@ -115,6 +120,31 @@ def report(grid: Annotated[Path, typer.Argument(help="A grid file, such as confi
     from cbbt.runs.report import report
 
     report(Grid.from_file(grid))
+
+
+@app.command()
+def serve(
+    backbone: Served = "mini",
+    pretrained: Pretrained = "default",
+    device: Device = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; one that others reach needs --keys.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 for a free one.", min=0, max=65535)] = 8000,
+    grant: Annotated[str, typer.Option(help="What is answered, with commas between.")] = ",".join(GRANTS),
+    keys: Annotated[Path | None, typer.Option(help="YAML file of API keys and budgets (docs/remote.md).")] = None,
+    ledger: Annotated[Path, typer.Option(help="SQLite file of the counts.")] = Path("ledger.sqlite"),
+    megabytes: Annotated[int, typer.Option(help="Largest request, and largest answer.", min=1)] = 256,
+    waiting: Annotated[int, typer.Option(help="Questions that may wait; beyond, callers come again.", min=1)] = 64,
+    seconds: Annotated[float, typer.Option(help="For which a caller may be silent.", min=0.1)] = 30.0,
+    join: Annotated[int, typer.Option(help="Rows joined into one product; 0: none, and answers to the last bit.", min=0)] = 0,
+) -> None:
+    """Serve a model over HTTP, with keys, budgets and a ledger."""
+    from cbbt.box.server.doors import Limits
+    from cbbt.box.server.serve import serve
+
+    limits = Limits(megabytes, waiting, seconds, join)
+    grants = [word.strip() for word in grant.split(",") if word.strip()]
+    places = {"device": device, "host": host, "port": port, "keys": keys, "ledger": ledger}
+    serve(backbone, pretrained, grants=grants, limits=limits, **places)
 
 
 def _key_and_value(text: str) -> tuple[str, str]:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import uvicorn
 
-from cbbt.box.access import GRANTS, granted
+from cbbt.box.access import granted
+from cbbt.box.address import GRANTS
 from cbbt.box.server.accounts import ServerLedger, digest_of
 from cbbt.box.server.app import make_app
 from cbbt.box.server.doors import Limits
@@ -50,12 +51,14 @@ class ServerProcess:
     def __init__(self, folder: Path, backbone: str = "mini", **options):
         self.port, self.ledger, self.process = free_port(), folder / "ledger.sqlite", None
         self.address = f"http://127.0.0.1:{self.port}"
-        self.call = f"serve({backbone!r}, port={self.port}, ledger={str(self.ledger)!r}, **{options!r})"
+        told = {"backbone": backbone, "port": self.port, "ledger": self.ledger} | options
+        self.call = [f"--{name}={value}" for name, value in told.items()]
 
     def start(self) -> None:
-        code = f"from cbbt.box.server.serve import serve; {self.call}"
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "cbbt", "serve", *self.call], stdout=subprocess.PIPE, text=True, env=environment
+        )
         assert self.process.stdout.readline().startswith("serving"), "the server did not start"
 
     def kill(self) -> None:

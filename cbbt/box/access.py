@@ -9,18 +9,12 @@ from __future__ import annotations
 
 import torch
 
+from cbbt.box.address import GRANTS
 from cbbt.catalogue import CATALOGUE
 from cbbt.checks import choose
 
 TAKES = ("text", "pixels", "image tokens", "token embeddings")
 GIVES = ("features", "logits", "losses")
-
-
-# What a server may grant (`cbbt serve --grant`), in the words of the table.
-GRANTS = {
-    "texts": "text", "images": "pixels", "image-tokens": "image tokens", "embeddings": "token embeddings",
-    "features": "features", "logits": "logits", "losses": "losses",
-}  # fmt: skip
 
 
 def granted(grants: list[str]) -> frozenset[str]:

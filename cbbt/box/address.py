@@ -1,4 +1,4 @@
-"""Addresses of boxes that are served elsewhere.
+"""Addresses of boxes that are served elsewhere, and what they may be told to grant.
 
 http://host:8000, https://…           a box of `cbbt serve`
 embeddings+http://host:7997/v1        a service of features in the manner of OpenAI's /v1/embeddings
@@ -11,6 +11,11 @@ import re
 from urllib.parse import urlsplit
 
 FEATURES = "embeddings+"  # in front of the address of a service of features
+# What a server may grant (`cbbt serve --grant`), in the words of the table.
+GRANTS = {
+    "texts": "text", "images": "pixels", "image-tokens": "image tokens", "embeddings": "token embeddings",
+    "features": "features", "logits": "logits", "losses": "losses",
+}  # fmt: skip
 KEY = "CBBT_KEY"  # environment variable that holds the key where none is given
 
 
