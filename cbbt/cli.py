@@ -35,10 +35,9 @@ class Commands(TyperGroup):
 app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 DATA_ROOT = typer.Option(help="Folder of the benchmarks, laid out as CoOp's.")
-Backbone = Annotated[
-    str, typer.Option(help='"mini", "photo", an open_clip architecture such as RN50, or an address (docs/remote.md).')
-]
-Served = Annotated[str, typer.Option("--backbone", help='"mini", "photo" or an open_clip architecture such as RN50.')]
+MODELS = '"mini", "photo" or an open_clip architecture such as RN50'
+Backbone = Annotated[str, typer.Option(help=f"{MODELS}, or a served model's address.")]
+Served = Annotated[str, typer.Option("--backbone", help=f"{MODELS}.")]
 Pretrained = Annotated[str, typer.Option(help='An open_clip tag or a file of weights; "default" suits the backbone.')]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; a GPU if there is one.")]
 

@@ -56,9 +56,8 @@ class ServerProcess:
 
     def start(self) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "cbbt", "serve", *self.call], stdout=subprocess.PIPE, text=True, env=environment
-        )
+        call = [sys.executable, "-m", "cbbt", "serve", *self.call]
+        self.process = subprocess.Popen(call, stdout=subprocess.PIPE, text=True, env=environment)
         assert self.process.stdout.readline().startswith("serving"), "the server did not start"
 
     def kill(self) -> None:

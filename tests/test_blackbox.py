@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 import cbbt
-from cbbt.box.blackbox import BlackBox, WhiteBox, _device
+from cbbt.box.blackbox import BlackBox, WhiteBox
+from cbbt.box.device import device_of
 from cbbt.box.ledger import GRAINS
 
 NAMES = ["cat", "sea or lake", "apple pie"]
@@ -202,6 +203,6 @@ def test_a_device_without_answers_is_refused_at_the_door(monkeypatch, load, devi
 def test_devices_are_counted(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [str(_device(name)) for name in ("auto", None, "cuda:1", "cpu")] == ["cuda", "cuda", "cuda:1", "cpu"]
+    assert [str(device_of(name)) for name in ("auto", None, "cuda:1", "cpu")] == ["cuda", "cuda", "cuda:1", "cpu"]
     with pytest.raises(ValueError, match="'cuda:2' is not there, torch sees 2 GPUs"):
-        _device("cuda:2")
+        device_of("cuda:2")

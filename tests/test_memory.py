@@ -67,7 +67,7 @@ LINES = (
 CHILD = """
 import os, sys, torch
 from torch import backends
-from cbbt.box.blackbox import full_precision
+from cbbt.box.device import full_precision
 
 def state():
     if not hasattr(backends.cuda.matmul, "fp32_precision"):

@@ -1,3 +1,6 @@
-"""A box over HTTP. Read `app`, the doors; then `accounts`, who may ask and what it costs them,
-and `worker`, the one thread in which the model answers.
+"""A box over HTTP: keys, budgets, a ledger on disk.
+
+Read `app`, the endpoints; then `doors` (who asks, how much at once, what it costs), `forms`
+(what a request holds), `accounts` (keys and the ledger) and `worker` (the one thread in which
+the model answers). `serve` starts it all.
 """
