@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from collections import Counter
 
 import httpx
 import numpy as np
@@ -168,7 +169,7 @@ def connected(client):
     """`Connection.__init__` with a client of one's own."""
 
     def begin(self, address, key=""):
-        self.address, self.patience = address, 1.0
+        self.address, self.patience, self.traffic = address, 1.0, Counter()
         self.client = client(base_url=address, headers={"Authorization": f"Bearer {key}"})
 
     return begin

@@ -46,6 +46,7 @@ class BlackBox:
     """
 
     differentiable = False
+    connection = None  # of a box whose model is elsewhere (`cbbt.box.remote.connection`)
 
     def __init__(self, loaded: LoadedModel, device: torch.device, ledger: Ledger | None = None):
         tower = TextTower(loaded.model, loaded.tokenizer)

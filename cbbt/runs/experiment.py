@@ -73,7 +73,8 @@ def run(
     split, and each target by its name, with accuracy, ece, zero_shot (accuracy of the bare
     prompt "a <class>." on the same images), travels (what of the fitted model was used
     there, see `cbbt.learning.judging`) and n_judged. One of a service that does not say its logit scale
-    has logit_scale: that which was chosen on the shots.
+    has logit_scale: that which was chosen on the shots. One over the network has traffic: requests made, and bytes
+    sent and received.
 
     Raises `DataError` for data that cannot be read or an empty split to judge by,
     `StaleRecord` if what is kept of this run is of other images or weights,
@@ -144,6 +145,7 @@ def _carry_out(
     method = METHODS[config.method]
     ledger = Ledger(config.budget, journal=folder / JOURNAL if folder else None, name=asker)
     box = workbench.box(config, method.white_box, device, ledger)
+    traffic = dict(box.connection.traffic) if box.connection else {}
     require_distinct_prompts(task, box)
     judge = box.with_ledger(Ledger(name=f"{ledger.name} judge"))
 
@@ -200,7 +202,13 @@ def _carry_out(
         }
         | ({"targets": elsewhere} if targets else {})
         | ({"logit_scale": box.logit_scale} if chosen else {})
+        | _traffic_since(traffic, box)
     )
+
+
+def _traffic_since(before: dict[str, int], box) -> dict[str, dict[str, int]]:
+    """{"traffic": …}: requests and bytes since then, of a box that is asked over the network; else nothing."""
+    return {"traffic": {name: count - before[name] for name, count in box.connection.traffic.items()}} if before else {}
 
 
 def _judge_targets(config, task: Task, targets: list[Target], classifier: Classifier, judge, workbench, reading) -> dict:

@@ -44,10 +44,12 @@ class Connection:
     """A server at `address`, asked with `key` (empty: none).
 
     patience: seconds for which it is asked again while it is away. While it is, a bar shows the waiting.
+    traffic: requests made, repeated ones included, and bytes of the bodies sent and received.
     """
 
     def __init__(self, address: str, key: str = "", *, patience: float = PATIENCE):
         self.address, self.patience = address, patience
+        self.traffic = {"requests": 0, "bytes_sent": 0, "bytes_received": 0}
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         # Redirects are not followed: they would carry the key elsewhere.
         self.client = httpx.Client(base_url=address, headers=headers, timeout=TIMEOUT, follow_redirects=False)
@@ -78,10 +80,13 @@ class Connection:
                 raise BoxUnavailable(f"{self.address} did not answer for {self.patience:g} s: {error}") from error
 
     def _once(self, attempt: Callable[[], httpx.Response]) -> httpx.Response:
+        self.traffic["requests"] += 1
         try:
             response = attempt()
         except httpx.TransportError as error:
             raise _Away(f"{type(error).__name__} {error}".strip()) from error
+        self.traffic["bytes_sent"] += len(response.request.content)
+        self.traffic["bytes_received"] += len(response.content)
         if response.is_success:
             return response
         said = _detail(response)

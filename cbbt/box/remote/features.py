@@ -144,7 +144,9 @@ def openai_features(
     except ValueError:
         images = as_modality
         images(torch.zeros(1, 3, 32, 32))
-    return FeatureBox(model, ask, images, image_size=image_size, device=device, ledger=ledger)
+    box = FeatureBox(model, ask, images, image_size=image_size, device=device, ledger=ledger)
+    box.connection = connection
+    return box
 
 
 def png(pixels: torch.Tensor) -> str:
