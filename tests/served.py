@@ -1,14 +1,9 @@
-"""Boxes served on loopback, within the tests' process or in one of their own."""
+"""Boxes served on loopback by a thread of the tests' process; `cbbt.box.server.process` has those of their own."""
 
 import contextlib
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import uvicorn
 
@@ -43,31 +38,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-class ServerProcess:
-    """`cbbt serve` in a process of its own, which can be killed and started again on the same port and ledger."""
-
-    def __init__(self, folder: Path, backbone: str = "mini", **options):
-        self.port, self.ledger, self.process = free_port(), folder / "ledger.sqlite", None
-        self.address = f"http://127.0.0.1:{self.port}"
-        told = {"backbone": backbone, "port": self.port, "ledger": self.ledger} | options
-        self.call = [f"--{name}={value}" for name, value in told.items()]
-
-    def start(self) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        call = [sys.executable, "-m", "cbbt", "serve", *self.call]
-        self.process = subprocess.Popen(call, stdout=subprocess.PIPE, text=True, env=environment)
-        assert self.process.stdout.readline().startswith("serving"), "the server did not start"
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.send_signal(signal.SIGKILL)
-            self.process.wait()
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *error):
-        self.kill()

@@ -16,8 +16,7 @@ import pytest
 
 import cbbt
 from cbbt.box.server.accounts import ANYONE, Account, ServerLedger
-
-from .served import ServerProcess
+from cbbt.box.server.process import ServerProcess
 
 SAME = ("scores", "history", "queries", "evaluation_queries", "learned", "selection", "best_val_epoch", "n_judged")
 WHOLE = {"dataset": "digits", "method": "cbbt", "shots": 16}
@@ -60,7 +59,7 @@ def undisturbed(tmp_path_factory):
     def both(whole: bool) -> tuple[dict, dict]:
         folder, settings = tmp_path_factory.mktemp("calm"), WHOLE if whole else SHORT
         local = cbbt.run(cbbt.RunConfig(**settings), device="cpu")
-        with ServerProcess(folder) as server:
+        with ServerProcess(folder, threads=1) as server:
             settings = settings | {"backbone": server.address}
             assert finished(begin(settings, folder / "runs"))
             counts = spent(server)
@@ -85,7 +84,7 @@ KILLS = pytest.mark.parametrize("whole, kills", [(False, 2), pytest.param(True, 
 def test_a_server_that_is_killed_again_and_again_changes_nothing_and_charges_nobody_twice(undisturbed, tmp_path, whole, kills):
     local, counts = undisturbed(whole)
     draw, done = random.Random(kills), 0
-    with ServerProcess(tmp_path) as server:
+    with ServerProcess(tmp_path, threads=1) as server:
         settings, number = (WHOLE if whole else SHORT) | {"backbone": server.address}, 0
         while done < kills:
             number += 1
@@ -106,7 +105,7 @@ def test_a_server_that_is_killed_again_and_again_changes_nothing_and_charges_nob
 def test_a_client_that_is_killed_again_and_again_ends_with_the_same_record_and_pays_once(undisturbed, tmp_path, whole, kills):
     local, counts = undisturbed(whole)
     draw, done = random.Random(100 + kills), 0
-    with ServerProcess(tmp_path) as server:
+    with ServerProcess(tmp_path, threads=1) as server:
         settings, number = (WHOLE if whole else SHORT) | {"backbone": server.address}, 0
         while done < kills:
             number += 1

@@ -2,5 +2,5 @@
 
 Read `app`, the endpoints; then `doors` (who asks, how much at once, what it costs), `forms`
 (what a request holds), `accounts` (keys and the ledger) and `worker` (the one thread in which
-the model answers). `serve` starts it all.
+the model answers). `serve` starts it all, `process` does so in a process of its own.
 """

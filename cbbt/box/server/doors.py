@@ -7,6 +7,7 @@ from typing import Annotated
 
 import torch
 from fastapi import Header, HTTPException, Request
+from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 
 from cbbt.box.blackbox import BlackBox
@@ -164,18 +165,20 @@ class Bounds:
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        size = 0
+        too_large = HTTPException(413, f"a request may have {self.limits.bytes} bytes")
+        size, length = 0, Headers(scope=scope).get("content-length", "0")
+        if not length.isdecimal() or int(length) > self.limits.bytes:
+            return await JSONResponse({"detail": too_large.detail}, 413)(scope, receive, send)
 
         async def bounded_receive():
             nonlocal size
-            length = Headers(scope=scope).get("content-length", "0")
             try:
                 message = await asyncio.wait_for(receive(), self.limits.seconds)
             except TimeoutError:
                 raise HTTPException(408, f"nothing came for {self.limits.seconds:g} seconds") from None
             size += len(message.get("body", b""))
-            if max(size, int(length) if length.isdecimal() else 0) > self.limits.bytes:
-                raise HTTPException(413, f"a request may have {self.limits.bytes} bytes")
+            if size > self.limits.bytes:
+                raise too_large
             return message
 
         async def bounded_send(message):

@@ -44,7 +44,7 @@ class Worker:
         self.waiting, self.join = waiting, join
         self.queues: OrderedDict[str, deque[Question]] = OrderedDict()  # account → its questions; the next turn first
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self.running = False
+        self.task: asyncio.Task | None = None  # that answers, while there are questions
 
     def reserve(self) -> None:
         """Raise `Busy` if no further question may wait."""
@@ -54,9 +54,8 @@ class Worker:
     async def ask(self, account: str, question: Question) -> torch.Tensor:
         """The answer, in its turn. Raises what the model raises."""
         self.queues.setdefault(account, deque()).append(question)
-        if not self.running:
-            self.running = True
-            asyncio.get_running_loop().create_task(self._answer_all())
+        if self.task is None:
+            self.task = asyncio.get_running_loop().create_task(self._answer_all())
         return await question.answer
 
     async def _answer_all(self) -> None:
@@ -70,7 +69,7 @@ class Worker:
             for question, part in zip(questions, _parts(questions, answer)):
                 if not question.answer.done():  # who asked has gone
                     question.answer.set_exception(part) if isinstance(part, Exception) else question.answer.set_result(part)
-        self.running = False
+        self.task = None
 
     def _next(self) -> list[Question]:
         """The question whose turn it is, with those that can be joined to it."""
