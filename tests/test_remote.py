@@ -676,7 +676,7 @@ def test_encoded_images_and_texts_become_features(local, served):
 
 
 @pytest.mark.parametrize("inputs", [
-    [], [""], [{"image": "no base64"}], [{"image": encoded(Image.new("RGB", (2, 2)), "BMP")}], [{"image": "https://example.org/cat.jpg"}],
+    [], [""], [{"image": "no base64"}], [{"image": "é"}], [{"image": encoded(Image.new("RGB", (2, 2)), "BMP")}], [{"image": "https://example.org/cat.jpg"}],
     [{"image": "file:///etc/passwd"}], [{}], [{"image": encoded(Image.new("RGB", (2, 2))), "text": "a"}], [1], {"image": None},
     [{"image": base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(50)).decode()}], [{"image": encoded(Image.new("1", (9000, 9000)))}],
 ])  # fmt: skip
