@@ -121,12 +121,12 @@ rule data_preparation:
 
 rule gradient_approximation:
     input:
-        notebook="notebooks/02_gradient_approximation.ipynb",
+        notebook="notebooks/02b_analysis.ipynb",
         weights=WEIGHTS,
     output:
         f"{TABLES}/gradient_cosine.csv",
     log:
-        f"{RESULTS}/notebooks/02_gradient_approximation.ipynb",
+        f"{RESULTS}/notebooks/02b_analysis.ipynb",
     params:
         parameters=papermill(tables=str(HERE / TABLES), figures=str(HERE / FIGURES), **{"data_root": GRID.data_root} | GRID.gradient),
     resources:
