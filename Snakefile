@@ -70,6 +70,7 @@ def cell_parameters(wildcards):
         settings={method: GRID.settings_of(cell, method) for method in cell.methods},
         runs=str(HERE / GRID.runs),
         table=str(HERE / RESULTS / "cells" / f"{cell.name}.csv"),
+        epochs_by_hand=1,
     )
 
 
