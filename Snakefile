@@ -111,6 +111,7 @@ rule data_preparation:
         parameters=papermill(
             tasks=list(GRID.datasets),
             settings=GRID.words(),
+            augmentation=GRID.settings.get("augmentation", RunConfig.augmentation),
             data_root=GRID.data_root,
             table=str(HERE / TABLES / "tasks.csv"),
         ),
