@@ -145,6 +145,23 @@ def show_figure(figure, dpi: int = 100) -> None:
     display.display(display.Image(content.getvalue(), width=round(100 * picture.width / dpi)), metadata=metadata)
 
 
+def sliders(show, **controls) -> None:
+    """Call `show` with controls for its arguments, as `ipywidgets.interact` reads them, where somebody can move them.
+
+    Where a program runs the notebook (papermill, nbconvert, nbval) `show` is called once, with its defaults. JupyterLab
+    names the cell in its request to the kernel; programs do not.
+    """
+    from IPython import get_ipython
+
+    request = getattr(get_ipython(), "get_parent", dict)()  # a plain Python has no shell, and IPython's own no requests
+    if request.get("metadata"):
+        from ipywidgets import interact
+
+        interact(show, **controls)
+    else:
+        show()
+
+
 def remove_bars(*paths: str | Path) -> None:
     """Take the progress bars out of executed notebooks, in place: in a file they stand still for ever."""
     for path in map(Path, paths):
