@@ -65,10 +65,10 @@ figures: setup
 	papermill notebooks/05_peers.ipynb results/05_peers.ipynb -y "methods: []" --log-level ERROR --no-progress-bar
 	papermill notebooks/A4_speed.ipynb results/A4_speed.ipynb -p measure False --log-level ERROR --no-progress-bar
 
-# Run the notebooks again with their defaults, in place, as they are committed: notebook 4 draws what notebook 2 has measured.
+# Run the notebooks again with their defaults, in place, as they are committed: notebook 4 draws what notebook 2b has measured.
 notebooks: RUN = jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False --log-level ERROR
 notebooks: setup
-	$(RUN) notebooks/0[123]*.ipynb
+	$(RUN) notebooks/0[0123]*.ipynb
 	cp results/explore/tables/gradient_*.csv figures/data
 	$(RUN) notebooks/0[457]*.ipynb notebooks/A*.ipynb
 	python -c "import sys; from cbbt.notebook import remove_bars; remove_bars(*sys.argv[1:])" notebooks/*.ipynb

@@ -70,6 +70,7 @@ def cell_parameters(wildcards):
         settings={method: GRID.settings_of(cell, method) for method in cell.methods},
         runs=str(HERE / GRID.runs),
         table=str(HERE / RESULTS / "cells" / f"{cell.name}.csv"),
+        epochs_by_hand=1,
     )
 
 
@@ -110,6 +111,7 @@ rule data_preparation:
         parameters=papermill(
             tasks=list(GRID.datasets),
             settings=GRID.words(),
+            augmentation=GRID.settings.get("augmentation", RunConfig.augmentation),
             data_root=GRID.data_root,
             table=str(HERE / TABLES / "tasks.csv"),
         ),
@@ -121,12 +123,12 @@ rule data_preparation:
 
 rule gradient_approximation:
     input:
-        notebook="notebooks/02_gradient_approximation.ipynb",
+        notebook="notebooks/02b_analysis.ipynb",
         weights=WEIGHTS,
     output:
         f"{TABLES}/gradient_cosine.csv",
     log:
-        f"{RESULTS}/notebooks/02_gradient_approximation.ipynb",
+        f"{RESULTS}/notebooks/02b_analysis.ipynb",
     params:
         parameters=papermill(tables=str(HERE / TABLES), figures=str(HERE / FIGURES), **{"data_root": GRID.data_root} | GRID.gradient),
     resources:

@@ -123,23 +123,43 @@ def section(title: str = ""):
 
 
 def show_figure(figure, dpi: int = 100) -> None:
-    """Display a matplotlib figure once, as a small picture, and close it.
+    """Display a matplotlib figure once, 100 pixels wide for each of its inches, and close it.
 
     Notebooks left to the inline backend show a figure twice, or as text, depending
-    on when matplotlib was imported; and full-colour pictures make them large. Of a
+    on when matplotlib was imported. Up to 100 dpi the picture has a palette of 256 colours,
+    which keeps a notebook of many figures small; a sharper one has its own colours. Of a
     figure that `save_figure` wrote, the output's metadata name the files and their digests.
     """
-    from IPython.display import display  # here, for the batch reads parameters without drawing
+    from IPython import display  # here, for the batch reads parameters without drawing
     from PIL import Image
 
-    buffer = BytesIO()
+    buffer, content = BytesIO(), BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # said once, where the figure was drawn
         figure.savefig(buffer, format="png", dpi=dpi)
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close(figure)
+    picture = Image.open(buffer).convert("RGB")
+    (picture.quantize(256) if dpi <= 100 else picture).save(content, format="png", optimize=True)
     metadata = {"files": figure.files} if hasattr(figure, "files") else None
-    display(Image.open(buffer).convert("RGB").quantize(256), metadata=metadata)
+    display.display(display.Image(content.getvalue(), width=round(100 * picture.width / dpi)), metadata=metadata)
+
+
+def sliders(show, **controls) -> None:
+    """Call `show` with controls for its arguments, as `ipywidgets.interact` reads them, where somebody can move them.
+
+    Where a program runs the notebook (papermill, nbconvert, nbval) `show` is called once, with its defaults. JupyterLab
+    names the cell in its request to the kernel; programs do not.
+    """
+    from IPython import get_ipython
+
+    request = getattr(get_ipython(), "get_parent", dict)()  # a plain Python has no shell, and IPython's own no requests
+    if request.get("metadata"):
+        from ipywidgets import interact
+
+        interact(show, **controls)
+    else:
+        show()
 
 
 def remove_bars(*paths: str | Path) -> None:

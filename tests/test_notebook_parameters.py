@@ -11,7 +11,7 @@ import yaml
 from papermill.inspection import inspect_notebook
 
 import cbbt
-from cbbt.notebook import check_parameters, figures_folder, read_parameters, remove_bars
+from cbbt.notebook import check_parameters, figures_folder, read_parameters, remove_bars, sliders
 
 ROOT = Path(__file__).parent.parent
 
@@ -213,3 +213,9 @@ def test_figures_of_other_tables_stay_out_of_the_kits_folder():
     assert figures_folder("", "") == ROOT / "figures"
     assert figures_folder("", "", "my/records") == ROOT / "results" / "explore" / "figures"
     assert figures_folder("~/mine", "my/tables") == Path.home() / "mine"
+
+
+def test_sliders_without_anybody_to_move_them_call_once_with_the_defaults():
+    seen = []
+    sliders(lambda ratio=0.5: seen.append(ratio), ratio=(0.0, 1.0))
+    assert seen == [0.5]

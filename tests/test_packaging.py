@@ -86,6 +86,21 @@ def test_notebooks_follow_the_plan(path):
                 assert node.end_lineno - node.lineno < 10, f"{node.name} belongs in the package"
 
 
+def test_notebooks_lead_to_each_other():
+    """In the order of their names, by the bar below the title."""
+    names = [path.name for path in NOTEBOOKS]
+    for path, before, after in zip(NOTEBOOKS, ["README.md", *names], [*names[1:], ""]):
+        bar = nbformat.read(path, as_version=4).cells[0].source.splitlines()[2]
+        assert bar.startswith("← ") and f"{before})" in bar and f"{after})" in bar and "[contents](" in bar, path.name
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS[:5], ids=lambda path: path.stem)
+def test_notebooks_that_teach_have_formulas_and_exercises(path):
+    cells = nbformat.read(path, as_version=4).cells
+    assert any("$$" in cell.source for cell in cells) and "**Try it**" in cells[-1].source and " minute" in cells[0].source
+    assert cells[-1].source.count("\n1. ") == cells[-1].source.count("\n3. ") == 1
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_pages_are_notebooks_run_whole_on_photographs(path):
     assert path.stat().st_size < 1_000_000

@@ -58,7 +58,7 @@ class Grid:
     `cbbt.runs.choice`; those that select nothing here are passed over. variants: name →
     settings, a further axis of the grid (ablations, choices on validation), which `methods`
     among them narrows to some of the grid's. Later ones win: settings, chosen, rules, variant.
-    gradient: parameters of notebook 02. notebook_per: "shots" (all methods in one notebook:
+    gradient: parameters of notebook 02b. notebook_per: "shots" (all methods in one notebook:
     less start-up) or "method" (more to run in parallel).
     """
 
@@ -124,7 +124,7 @@ class Grid:
             )
         for cell in grid.cells():
             grid.configs(cell)
-        check_parameters(project_root() / "notebooks" / "02_gradient_approximation.ipynb", grid.gradient)
+        check_parameters(project_root() / "notebooks" / "02b_analysis.ipynb", grid.gradient)
         return grid
 
     def _check_settings(self) -> None:

@@ -1,6 +1,6 @@
-"""Runs notebooks 2, 3 and 5 on EuroSAT with the photo box, into this folder.
+"""Runs notebooks 2b, 3 and 5 on EuroSAT with the photo box, into this folder.
 
-    python docs/photographs/render.py DATA [02_gradient_approximation 03_training 05_peers]
+    python docs/photographs/render.py DATA [02b_analysis 03_training 05_peers]
 
 DATA is the folder that holds eurosat/, best given relative to the project's root: it stands in the
 page. Methods have the settings of configs/photos.yaml, whose records are read back where they are.
@@ -39,7 +39,7 @@ def pages() -> dict[str, dict]:
     peers = {"methods": PEERS, "runs": "results/photos/small_runs"}
     peers["settings"] = settings(PEERS, without=("backbone", "max_loss_queries", "max_class_prompts"))
     return {
-        "02_gradient_approximation": {"training_epochs": 0, "descent_seeds": []} | tables,
+        "02b_analysis": {"training_epochs": 0, "descent_seeds": []} | tables,
         "03_training": {"cache": "results/features"} | trained,
         "05_peers": {"cache": "results/features"} | peers | tables,
     }
