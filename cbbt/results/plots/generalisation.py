@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from cbbt.catalogue import UNTUNED, label, method_order
 from cbbt.results.generalisation import BASE, NEW_CLASSES, base_to_new, harmonic_mean, over_data_sets
-from cbbt.results.plots.parts import NAME, legend, look, mark, panels
+from cbbt.results.plots.parts import NAME, handle, legend, panels, point
 from cbbt.results.plots.style import COLUMN, PAGE, SERIES, in_style
 from cbbt.results.tables import ALL, dataset_order
 
@@ -43,15 +43,14 @@ def base_and_new(places: pd.DataFrame) -> Figure:
     for name, ax in grid.axes_dict.items():
         bare = over_data_sets(panels_of[name], "zero_shot").mean()
         for method, line in table[table.panel == name].set_index("method").iterrows():
-            colour, marker = look(method)
-            ax.plot(line.base, line.new, linestyle="none", color=colour, marker=marker or "o", markersize=5, mec="white", mew=0.4)
+            ax.plot(line.base, line.new, markersize=5, **point(method))
         ax.plot(bare[BASE], bare[NEW_CLASSES], color="black", marker="+", markersize=7)
         (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
         mesh = np.meshgrid(np.linspace(max(left, 1), right, 60), np.linspace(max(low, 1), high, 60))
         curves = ax.contour(*mesh, harmonic_mean(*mesh), levels=6, colors="0.8", linewidths=0.6, zorder=0)
         ax.clabel(curves, fontsize=5.5, fmt="%.0f")
     grid.set_axis_labels("base classes (%)", "new classes (%)")
-    handles = [mark(look(method)[0], look(method)[1] or "o", label(method)) for method in method_order(halves.method)]
+    handles = [handle(method, "none") for method in method_order(halves.method)]
     handles.append(Line2D([], [], linestyle="none", color="black", marker="+", label="bare prompt"))
     legend(grid.figure, handles, "grey: equal harmonic mean; means over seeds")
     return grid.figure

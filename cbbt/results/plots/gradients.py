@@ -176,8 +176,7 @@ def local_model_error(table: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(COLUMN, 2.3))
     axis = figure.subplots()
     for index, (q, rows) in enumerate(table.groupby("q")):
-        look = {"color": SERIES[index], "marker": MARKERS[index], "label": f"$q = {q}$"}
-        look |= {"legend": False}
+        look = {"color": SERIES[index], "marker": MARKERS[index], "label": f"$q = {q}$", "legend": False}
         sns.lineplot(rows, x="length", y="error", errorbar=("pi", 100), err_kws={"alpha": 0.13, "linewidth": 0}, ax=axis, **look)
     means = table.groupby("length").error.mean()
     lengths = means.index[means.index <= 1]

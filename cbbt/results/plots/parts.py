@@ -40,12 +40,23 @@ def look(method: str) -> tuple[str, str]:
     return colours[number % len(colours)], markers[number // len(colours) % len(markers)]
 
 
+def kind(method: str) -> str:
+    """Which of `SHADES` a method has."""
+    return CATALOGUE[method].kind if method in CATALOGUE else "own"
+
+
 def looks(methods) -> dict:
     """Seaborn's options that draw each method of the column "method" with its look."""
     order = method_order(methods)
-    palette, markers = ({method: look(method)[index] for method in order} for index in (0, 1))
+    palette, markers = ({method: point(method)[option] for method in order} for option in ("color", "marker"))
     hue = {"hue": "method", "hue_order": order, "palette": palette}
-    return hue | {"style": "method", "style_order": order, "markers": markers, "dashes": False}
+    return hue | {"style": "method", "style_order": order, "markers": markers}
+
+
+def point(method: str) -> dict:
+    """Matplotlib's options of a single point; what is elsewhere a line across a panel is a circle."""
+    colour, marker = look(method)
+    return {"color": colour, "marker": marker or "o", "linestyle": "none", "mec": "white", "mew": 0.4}
 
 
 def short_name(dataset: str) -> str:
@@ -92,7 +103,8 @@ def facets(table: pd.DataFrame, size: tuple[float, float], **options) -> sns.Fac
 def panels(table: pd.DataFrame, column: str, height: float, most: int = 5, **options) -> sns.FacetGrid:
     """A page-wide grid with a panel for each value of a column, in its order, with letter and title.
 
-    height: of a row, in inches, of `most` panels if they fit into it. options: of seaborn's FacetGrid. Each has its own x axis, all share y unless `sharey=False`.
+    height: of a row, in inches; it holds `most` panels if there are no more. options: of seaborn's FacetGrid.
+    Each panel has its own x axis; they share y unless `sharey=False`.
     """
     names = list(dict.fromkeys(table[column]))
     columns = len(names) if len(names) <= most else min(most, 4)
@@ -173,14 +185,14 @@ def tick_values(axis, values) -> None:
 
 
 def handle(method: str, linestyle: str = "-") -> Line2D:
-    """A legend's entry of a method."""
-    return mark(*look(method), label(method), linestyle)
+    """A legend's entry of a method: a line with its marker, or for "none" a point."""
+    look_of = point(method) if linestyle == "none" else point(method) | {"marker": look(method)[1], "linestyle": linestyle}
+    return Line2D([], [], label=label(method), **look_of)
 
 
-def mark(colour: str, marker: str, name: str, linestyle: str = "none") -> Line2D:
-    """A legend's entry."""
-    edge = {"markeredgecolor": "white", "markeredgewidth": 0.4}
-    return Line2D([], [], color=colour, marker=marker, linestyle=linestyle, label=name, **edge)
+def mark(colour: str, marker: str, name: str) -> Line2D:
+    """A legend's entry of anything else: a point."""
+    return Line2D([], [], color=colour, marker=marker, linestyle="none", label=name, mec="white", mew=0.4)
 
 
 def legend(figure: Figure, handles: list, note: str, columns: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Validation accuracy against the prompt's rate, one line per estimate of the gradient."""
+"""Validation accuracy against the prompt's rate, one line per estimate of the gradient, and against the directions."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from cbbt.catalogue import label
 from cbbt.results.estimators import TRUE
-from cbbt.results.plots.parts import letters, tick_values
+from cbbt.results.peers import shots_name
+from cbbt.results.plots.parts import INTERVALS, dots_and_intervals, legend, letters, look, panels, tick_values
 from cbbt.results.plots.style import MARKERS, PAGE, SERIES, in_style
 
 
@@ -43,3 +45,24 @@ def accuracy_against_rate(table: pd.DataFrame) -> Figure:
     letters(axes.flat)
     figure.suptitle("means over data sets and seeds", fontsize=7)
     return figure
+
+
+@in_style
+def accuracy_by_directions(table: pd.DataFrame, method: str) -> Figure:
+    """Points over a data set's mean against q, at one budget of loss queries: a panel per number of shots, most first.
+
+    table: of `cbbt.results.estimators.directions_table`, for `method`. Dots: data sets.
+    """
+    table = table.sort_values(["shots", "q"], ascending=[False, True]).assign(
+        panel=lambda rows: rows.shots.map(shots_name), directions=lambda rows: rows.q.astype(str)
+    )
+    order = [str(q) for q in sorted(set(table.q))]
+    grid = panels(table, "panel", 1.8)
+    for name, ax in grid.axes_dict.items():
+        ax.axhline(0, color="black", linewidth=0.8, linestyle="--")
+        colours = dict.fromkeys(order, look(method)[0])
+        dots_and_intervals(ax, table[table.panel == name], "directions", "ahead", order, colours)
+        ax.grid(axis="x", visible=False)
+    grid.set_axis_labels("directions q of a step, at one budget", "validation accuracy,\npoints over the mean")
+    legend(grid.figure, [], f"{label(method)}; dots: data sets; {INTERVALS}")
+    return grid.figure
