@@ -18,9 +18,9 @@ from cbbt.catalogue import UNTUNED, method_order
 from cbbt.results.plots.parts import (
     DASHES,
     NAME,
+    Panels,
     at_shots,
     band_note,
-    facets,
     handle,
     legend,
     letters,
@@ -92,8 +92,8 @@ def accuracy_by_kind(runs: pd.DataFrame, kinds: dict[str, list[str]], references
     tuned = of_methods(runs, None)
     parts = {title: of_methods(runs, methods) for title, methods in kinds.items()}
     table = pd.concat([part.assign(kind=title) for title, part in parts.items()])
-    size = PAGE, 1.7 * runs.dataset.nunique() + 1.6
-    grid = facets(table, size, row="dataset", col="kind", sharey="row")
+    grid = Panels(table, row="dataset", col="kind", sharey="row")
+    grid.figure.set_size_inches(PAGE, 1.7 * len(grid.row_names) + 1.6)
     for (name, title), ax in grid.axes_dict.items():
         own = parts[title][parts[title].dataset == name]
         if len(moved := own[~own.method.isin(UNTUNED)]):
@@ -106,8 +106,7 @@ def accuracy_by_kind(runs: pd.DataFrame, kinds: dict[str, list[str]], references
         ax.yaxis.set_major_locator(MaxNLocator(5))
     for ax, name in zip(grid.axes[:, 0], grid.row_names):
         ax.set_ylabel(f"{short_name(name)}: accuracy (%)", **NAME)
-    for ax, below, (title, part) in zip(grid.axes[0], grid.axes[-1], parts.items()):
-        ax.set_title(title, **NAME)
+    for below, part in zip(grid.axes[-1], parts.values()):
         below.set_xlabel("shots per class")
         handles = _legend_of_kind(method_order(part.method), references)
         drawn = below.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.36), borderaxespad=0)

@@ -90,7 +90,7 @@ def gain_over_peers(runs: pd.DataFrame, shots: int, method: str = "cbbt") -> Fig
     table = table.rename("difference").reset_index()
     single = runs.dataset.nunique() == 1
     names = [] if single else [name for name in dataset_order(runs) if name in set(table.dataset)]
-    figure = Figure(figsize=(COLUMN, 1.0 + 0.165 * len(peers)))
+    figure = Figure(figsize=(COLUMN, 1.0 + 0.165 * len(peers) + 0.07 * len(names)))
     ax = figure.subplots()
     ax.axvline(0, color="black", linewidth=0.8, linestyle="--")
     dots_and_intervals(ax, table, "difference", "peer", peers, {peer: look(peer)[0] for peer in peers}, size=2.6 if single else 0)
@@ -143,7 +143,7 @@ def selection_gains(runs: pd.DataFrame, shots: int, methods: list[str] | None = 
     gains = {column: scores(tuned, shots, column) - last for column in SELECTIONS if column != SCORE}
     table = pd.concat(gains, names=["choice"]).melt(var_name="method", value_name="gain", ignore_index=False)
     table, drawn = table.dropna().reset_index(), list(last)
-    grid = panels(table, "dataset", 0.55 + 0.2 * len(drawn))
+    grid = panels(table, "dataset", 0.8 + 0.2 * len(drawn))
     for name, ax in grid.axes_dict.items():
         _choices(ax, table[table.dataset == name], "gain", drawn)
         for row, number in enumerate(looks.loc[name]):

@@ -75,12 +75,14 @@ def services(table: pd.DataFrame) -> Figure:
 def _cells(table, title: str, colours: str, most: float, form: str, shade=None) -> Figure:
     """A table as a picture: in each cell its number, and a colour from −most to most by `shade` (the number itself if None)."""
     shade = table if shade is None else shade
-    texts = table.map(lambda value: "–" if np.isnan(value) else form.format(value).replace("-", "−"))
+    texts = table.map(form.format).replace("-", "−", regex=True)
     figure = Figure(figsize=(PAGE, 0.9 + 0.21 * len(table)))
     ax = figure.subplots()
     bar = {"label": title, "fraction": 0.03, "pad": 0.01}
     common = {"vmin": -most, "vmax": most, "fmt": "", "annot_kws": {"fontsize": 6.5}, "cbar_kws": bar, "ax": ax}
-    sns.heatmap(shade.astype(float), annot=texts, mask=False, cmap=colours, **common)
+    sns.heatmap(shade.astype(float), annot=texts, cmap=colours, **common)
+    for row, column in np.argwhere(shade.isna()):
+        ax.text(column + 0.5, row + 0.5, "–", ha="center", va="center", fontsize=6.5)
     ax.set_yticks(np.arange(len(table)) + 0.5, labels=[label(name) for name in table.index], **NAME)
     ax.set_xticks(np.arange(table.shape[1]) + 0.5, labels=[name.replace(" ", "\n", 1) for name in table], rotation=0)
     ax.tick_params(length=0)

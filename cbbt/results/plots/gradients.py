@@ -20,7 +20,7 @@ from cbbt.results.plots.parts import INTERVALS, category_axis, dots_and_interval
 from cbbt.results.plots.style import COLUMN, MARKERS, PAGE, SERIES, in_style
 from cbbt.results.tables import SCORE
 
-FAMILIES = {  # panel → its families of directions, each with the colour and the marker of its place
+FAMILIES = {  # panel → its families of directions, each with a marker, and the colour of its place
     "independent directions": ("sphere", "gaussian", "rademacher", "spsa"),
     "frames, subspaces, past gradients": ("orthogonal", "coordinate", "subspace, vocabulary", "subspace, random", "guided"),
 }
@@ -33,15 +33,17 @@ def cosine_by_queries(table: pd.DataFrame) -> Figure:
     """Cosine and norm ratio against q: independent directions left, all others right."""
     figure = Figure(figsize=(PAGE, 4.6))
     axes = figure.subplots(2, 2, sharex=True, sharey="row")
+    markers = iter("os^DvPX<>")  # one for each family
     for column, (title, names) in zip(axes.T, FAMILIES.items()):
         column[0].set_title(title)
         for index, family in enumerate(names):
             rows = table[table.family == family]
             informed, history = rows.informed.iloc[0], (rows.queries - rows.q - 1).iloc[0]
             name = f"{family}, +{history} queries" if history else family
+            marker = next(markers)
             for axis, quantity in zip(column, ("cosine", "norm_ratio")):
                 _theory(axis, rows, "q", quantity, SERIES[index], informed)
-                _points(axis, rows, "q", quantity, name, SERIES[index], MARKERS[index])
+                _points(axis, rows, "q", quantity, name, SERIES[index], marker)
         column[0].legend(loc="upper left")
         column[1].legend(handles=[_theory_key(informed) for informed in sorted(set(table.informed[table.family.isin(names)]))])
         column[1].set(xlabel="directions $q$", yscale="log")

@@ -11,7 +11,6 @@ import string
 import zlib
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -89,29 +88,29 @@ def at_shots(table: pd.DataFrame, shots: int) -> pd.DataFrame:
     return table[table.shots == shots]
 
 
-def facets(table: pd.DataFrame, size: tuple[float, float], **options) -> sns.FacetGrid:
-    """Seaborn's grid of empty panels, of a size in inches; its own layout would leave a legend no room."""
-    with matplotlib.rc_context({"figure.constrained_layout.use": False}):
-        grid = sns.FacetGrid(table, **options)
-    grid.figure.set_layout_engine("constrained")
-    grid.figure.set_size_inches(size)
-    grid.set_titles("")
-    letters(grid.axes.flat)
-    return grid
+class Panels(sns.FacetGrid):
+    """Seaborn's grid of panels, each with its letter; those of the first row have their name as title, as it stands."""
+
+    def set_titles(self):
+        letters(self.axes.flat)
+        for ax, name in zip(self.axes.flat, self.col_names):
+            ax.set_title(short_name(str(name)), **NAME)
+
+    def tight_layout(self):
+        """Nothing: it would leave a legend no room; the figure's constrained layout does it."""
 
 
-def panels(table: pd.DataFrame, column: str, height: float, most: int = 5, **options) -> sns.FacetGrid:
-    """A page-wide grid with a panel for each value of a column, in its order, with letter and title.
+def panels(table: pd.DataFrame, column: str, height: float, most: int = 5, **options) -> Panels:
+    """A page-wide grid with a panel for each value of a column, in its order.
 
     height: of a row, in inches; it holds `most` panels if there are no more. options: of seaborn's FacetGrid.
     Each panel has its own x axis; they share y unless `sharey=False`.
     """
     names = list(dict.fromkeys(table[column]))
     columns = len(names) if len(names) <= most else min(most, 4)
+    grid = Panels(table, col=column, col_order=names, col_wrap=columns, sharex=False, **options)
     size = PAGE if columns > 1 else COLUMN, height * math.ceil(len(names) / columns) + 0.4
-    grid = facets(table, size, col=column, col_order=names, col_wrap=columns, sharex=False, **options)
-    for name, ax in grid.axes_dict.items():
-        ax.set_title(short_name(str(name)), **NAME)
+    grid.figure.set_size_inches(size)
     return grid
 
 

@@ -21,17 +21,19 @@ def accuracy_against_rate(table: pd.DataFrame) -> Figure:
     the true gradient stands in both columns, which share their axis.
     """
     shots, names = sorted(set(table.shots), reverse=True), list(dict.fromkeys(table.estimator))
-    columns = {
-        "every step, batches": [name for name in names if name.startswith("q =")],
-        "one step in three, q = 7": [name for name in names if "," in name],
+    counts, families = ([name for name in names if name.startswith("q =")], [name for name in names if "," in name])
+    columns = {  # title → its estimators' colours; more directions are darker
+        "every step, batches": dict(zip(counts, sns.color_palette("cividis", len(counts)).as_hex())),
+        "one step in three, q = 7": dict(zip(families, SERIES)),
     }
     figure = Figure(figsize=(PAGE, 1.0 + 1.5 * len(shots)))
     axes = figure.subplots(len(shots), 2, squeeze=False, sharex=True, sharey="row")
+    true_colour, true_marker = look("true_gradient")
     for row, count in zip(axes, shots):
         for ax, (title, own) in zip(row, columns.items()):
-            order = [*own, TRUE]  # which is black, the last of the colours
-            palette = dict(zip(order, [*SERIES[: len(own)], SERIES[-1]]))
-            common = {"hue_order": order, "style_order": order, "palette": palette, "markers": dict(zip(order, MARKERS))}
+            palette, order = own | {TRUE: true_colour}, [*own, TRUE]
+            markers = dict(zip(own, MARKERS)) | {TRUE: true_marker}
+            common = {"hue_order": order, "style_order": order, "palette": palette, "markers": markers}
             part = table[table.shots == count]
             sns.lineplot(part, x="prompt_lr", y="accuracy", hue="estimator", style="estimator", dashes=False, ax=ax, **common)
             ax.set(xscale="log", title=f"{title}, {count} shots", xlabel="rate of the prompt", ylabel="validation accuracy (%)")

@@ -146,6 +146,7 @@ def fit_venue(figure, venue: str) -> None:
     column, page, family, size = VENUES[venue]
     wide = figure.get_figwidth() > max(COLUMN, column)
     figure.set_figwidth(page if wide else column)
+    figure.draw_without_rendering()  # makes all ticks, for one that comes later has the font of before
     for text in figure.findobj(Text):
         text.set_fontfamily(STYLE[f"font.{family}"])
         text.set_fontsize(text.get_fontsize() * size / STYLE["font.size"])
@@ -157,8 +158,6 @@ def save_figure(figure, name: str, folder: str | Path, venue: str = "") -> list[
 
     Notes in `figure.files` the SHA-256 of each file, by its name, so that a notebook can say of which files its picture is.
     """
-    if venue:
-        fit_venue(figure, venue)
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     # No dates and no producer version in the files, or no two would be equal.
@@ -166,6 +165,8 @@ def save_figure(figure, name: str, folder: str | Path, venue: str = "") -> list[
     paths = [folder / f"{name}.{kind}" for kind in metadata]
     with matplotlib.style.context(DEFAULTS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # said once, by `find_fonts`
+        if venue:
+            fit_venue(figure, venue)
         for path, blank in zip(paths, metadata.values()):
             figure.savefig(path, metadata=blank)
     figure.files = {path.name: sha256(path.read_bytes()).hexdigest() for path in paths}
