@@ -37,11 +37,11 @@ FIGURES = {
 def test_a_figure_drawn_again_is_the_same_file_page_wide_with_names_as_they_stand(name, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        first, _ = save_figure(FIGURES[name](), name, tmp_path / "first")
+        second, _ = save_figure(FIGURES[name](), name, tmp_path / "second")
         figure = FIGURES[name]()
         figure.draw_without_rendering()
-        assert overlapping_texts(figure) == [] and clipped_texts(figure) == []
-        first, _ = save_figure(figure, name, tmp_path / "first")
-    second, _ = save_figure(FIGURES[name](), name, tmp_path / "second")
+    assert overlapping_texts(figure) == [] and clipped_texts(figure) == []
     assert first.read_bytes() == second.read_bytes() and figure.get_figwidth() == PAGE
     assert not any(text.get_parse_math() for text in figure.findobj(Text) if "$5" in text.get_text())
 

@@ -64,8 +64,8 @@ def confusion_pair(before: np.ndarray, after: np.ndarray, class_names: list[str]
     if np.shape(before) != (count, count) or np.shape(after) != (count, count):
         raise ValueError(f"both matrices must be {count} × {count}, got {np.shape(before)} and {np.shape(after)}")
     figure = Figure(figsize=(PAGE, PAGE / 2 + 0.3))
-    axes = figure.subplots(1, 2, sharey=True)
-    common = {"vmin": 0, "vmax": 100, "cmap": "Blues", "square": True, "annot": count <= 12, "fmt": ".0f"}
+    axes = figure.subplots(1, 2)
+    common = {"vmin": 0, "vmax": 100, "cmap": "Blues", "annot": count <= 12, "fmt": ".0f"}
     common |= {"annot_kws": {"fontsize": 5.5}, "xticklabels": False, "yticklabels": False}
     for ax, title, counts in zip(axes, SIDES, (before, after)):
         totals = np.sum(counts, axis=1, keepdims=True)
