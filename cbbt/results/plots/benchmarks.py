@@ -39,7 +39,7 @@ def benchmarks(references: pd.DataFrame, runs: pd.DataFrame, shots: int, methods
         part = table[(table.side == title) & table.dataset.isin(order)]
         part = part.assign(row=part.dataset.map(order.index))
         spans = part.groupby("row").accuracy.agg(["min", "max"])
-        ax.hlines(spans.index, spans["min"], spans["max"], color="0.75", linewidth=2, zorder=1)
+        ax.hlines(spans.index, spans["min"], spans["max"], color="0.5", linewidth=0.8, zorder=1)
         sns.scatterplot(part, x="accuracy", y="row", s=24, linewidth=0.4, legend=False, zorder=2, ax=ax, **looks(part.method))
         ax.set(xlabel="test accuracy (%)", ylabel="", xlim=(0, 100))
         ax.set_title(title, **NAME)
@@ -47,5 +47,5 @@ def benchmarks(references: pd.DataFrame, runs: pd.DataFrame, shots: int, methods
     axes[1].grid(axis="y", visible=False)
     letters(axes)
     handles = [handle(method, "none") for method in method_order(table.method)]
-    legend(figure, handles, f"{shots} shots; grey: from the least to the most accurate")
+    legend(figure, handles, f"{shots} shots; lines: from the least to the most accurate")
     return figure

@@ -81,11 +81,13 @@ def _cells(table, title: str, colours: str, most: float, form: str, shade=None) 
     bar = {"label": title, "fraction": 0.03, "pad": 0.01}
     common = {"vmin": -most, "vmax": most, "fmt": "", "annot_kws": {"fontsize": 6.5}, "cbar_kws": bar, "ax": ax}
     sns.heatmap(shade.astype(float), annot=texts, cmap=colours, **common)
-    for row, column in np.argwhere(shade.isna()):
-        ax.text(column + 0.5, row + 0.5, "–", ha="center", va="center", fontsize=6.5)
+    for row, column in np.argwhere(shade.isna()):  # what seaborn leaves white: no number, or none to be compared with
+        text = "–" if pd.isna(table.iat[row, column]) else texts.iat[row, column]
+        ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=6.5)
     ax.set_yticks(np.arange(len(table)) + 0.5, labels=[label(name) for name in table.index], **NAME)
     ax.set_xticks(np.arange(table.shape[1]) + 0.5, labels=[name.replace(" ", "\n", 1) for name in table], rotation=0)
     ax.tick_params(length=0)
+    ax.grid(visible=False)
     ax.set(xlabel="", ylabel="")
     ax.collections[0].colorbar.ax.set_ylim(max(-most, np.floor(np.nanmin(shade))), most)
     return figure

@@ -127,9 +127,8 @@ def lines(ax, table: pd.DataFrame, x: str, y: str, dense: bool = False) -> None:
     A dense line has a marker at every fourth of the panel, where each method starts
     at a place of its own, so that lines on top of each other are still seen.
     """
-    sns.lineplot(
-        table, x=x, y=y, errorbar="sd", legend=False, ax=ax, err_kws={"alpha": 0.15, "linewidth": 0}, **looks(table.method)
-    )
+    options = looks(table.method) | {"dashes": False, "err_kws": {"alpha": 0.15, "linewidth": 0}}
+    sns.lineplot(table, x=x, y=y, errorbar="sd", legend=False, ax=ax, **options)
     ax.set(xlabel="", ylabel="")
     for place, line in enumerate(ax.lines if dense else ()):
         line.set_markevery((0.04 * (1 + place), 0.25))
