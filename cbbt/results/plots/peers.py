@@ -21,6 +21,7 @@ PRICES = {"class_prompts": "class prompts encoded", "fit_seconds": "seconds of t
 KINDS = {"prompt": "prompt side", "output": "output side", "both": "both", "reference": "reference", "own": "others"}
 LEADER = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}  # from a name to its point
 HALO = withStroke(linewidth=1.5, foreground="white")
+PLACES = sorted(itertools.product(range(-72, 73, 6), [*range(-75, -8, 3), *range(9, 90, 3)]), key=lambda way: math.hypot(*way))
 LEAST_SECONDS = 0.01  # as the tables are rounded
 
 
@@ -54,7 +55,7 @@ def accuracy_against_price(runs: pd.DataFrame, shots: int) -> Figure:
         _price_axis(ax, table[price])
         ax.set_xlabel(PRICES[price])
     low, high = ax.get_ylim()
-    ax.set_ylim(low, high + 0.22 * (high - low))  # room for names
+    ax.set_ylim(low, high + 0.1 * (high - low))  # room for names
     axes["class_prompts"].set_ylabel(f"test accuracy (%), {shots_name(shots)},\nmean over data sets")
     present = [name for name in KINDS if name in set(map(kind, table.index))]
     legend(figure, [mark(SHADES[name][0], "o", KINDS[name]) for name in present], "tuned, in shades of:", columns=len(present))
@@ -96,13 +97,13 @@ def _name(ax, named: pd.DataFrame, table: pd.DataFrame, price: str) -> None:
         )  # fmt: skip
         text.set_in_layout(False)
         size = Text.get_window_extent(text)  # of the name alone, without its line to the point
-        for right, up in sorted(itertools.product(range(-60, 61, 6), range(9, 90, 3)), key=lambda place: math.hypot(*place)):
+        for right, up in PLACES:
             left, low = x + right * point - size.width / 2, y + up * point - size.height / 2
             box = (left, low, left + size.width, low + size.height)
             way = [
                 (x + part * right * point, y + part * up * point) * 2 for part in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
             ]  # of the line to the point
-            inside = panel.x0 <= box[0] and box[2] <= panel.x1 and box[3] <= panel.y1
+            inside = panel.x0 <= box[0] and box[2] <= panel.x1 and panel.y0 <= box[1] and box[3] <= panel.y1
             if inside and not any(_overlap(one, other) for one in (box, *way) for other in taken):
                 break
         text.set_position((right, up))
