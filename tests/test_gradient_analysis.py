@@ -247,5 +247,6 @@ def test_tables_appear_whole_and_draw(problem, choices, tmp_path):
         figure = FIGURES[name](pd.read_csv(path))
         figure.savefig(tmp_path / f"{name}.png", dpi=40)
         drawn = [axis for axis in figure.axes if axis.lines or axis.patches]
-        assert drawn and all(axis.get_xlabel() for axis in figure.axes[-1:]) and figure.axes[0].get_ylabel()
+        assert drawn and figure.axes[-1].get_xlabel()
+        assert figure.axes[0].get_ylabel() or name == "gradient_training"  # whose rows have names
     assert not list(tmp_path.rglob("*.partial")) and set(choices) <= set().union(*FAMILIES.values())
