@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.markers import MarkerStyle
+from seaborn import color_palette
 
 from cbbt.catalogue import CATALOGUE, SHADES, UNTUNED
 from cbbt.methods import METHODS
@@ -99,6 +100,8 @@ def test_methods_in_one_panel_are_told_apart(methods):
 
 def test_other_series_are_told_apart():
     assert closest({colour: colour for colour in SERIES})[0] >= LEAST and len(MARKERS) == len(SERIES) == MOST
+    directions = [*color_palette("cividis", 4).as_hex(), look("true_gradient")[0]]  # of the figure of rates
+    assert closest({colour: colour for colour in directions})[0] >= LEAST
 
 
 def test_every_kind_has_its_hue():

@@ -160,7 +160,7 @@ def _interval(values) -> tuple[float, float]:
 
 def symbols(ax, table: pd.DataFrame, x: str, y: str, names: list[str]) -> list[Line2D]:
     """A grey symbol for each row of the table, by its column "dataset"; returns the legend's entries of these names."""
-    shapes = dict(zip(names, itertools.cycle("os^vP*<>")))
+    shapes = dict(zip(names, itertools.cycle("os^vP*<>Xph8d")))
     rows = table[table.dataset.isin(names)]
     sns.scatterplot(rows, x=x, y=y, style="dataset", markers=shapes, color="0.45", s=13, legend=False, ax=ax, zorder=2)
     ax.set(xlabel="", ylabel="")
