@@ -48,7 +48,7 @@ def base_and_new(places: pd.DataFrame) -> Figure:
         (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
         mesh = np.meshgrid(np.linspace(max(left, 1), right, 60), np.linspace(max(low, 1), high, 60))
         curves = ax.contour(*mesh, harmonic_mean(*mesh), levels=6, colors="0.8", linewidths=0.6, zorder=0)
-        ax.clabel(curves, fontsize=5.5, fmt="%.0f")
+        ax.clabel(curves, fontsize=5.5, fmt="%.0f", zorder=0)
     grid.set_axis_labels("base classes (%)", "new classes (%)")
     handles = [handle(method, "none") for method in method_order(halves.method)]
     handles.append(Line2D([], [], linestyle="none", color="black", marker="+", label="bare prompt"))
