@@ -18,6 +18,7 @@ from cbbt.results.plots.parts import (
     NAME,
     category_axis,
     dots_and_intervals,
+    intervals,
     legend,
     look,
     mark,
@@ -93,8 +94,12 @@ def gain_over_peers(runs: pd.DataFrame, shots: int, method: str = "cbbt") -> Fig
     figure = Figure(figsize=(COLUMN, 1.0 + 0.165 * len(peers) + 0.07 * len(names)))
     ax = figure.subplots()
     ax.axvline(0, color="black", linewidth=0.8, linestyle="--")
-    dots_and_intervals(ax, table, "difference", "peer", peers, {peer: look(peer)[0] for peer in peers}, size=2.6 if single else 0)
-    handles = symbols(ax, table, "difference", "peer", names)
+    colours, handles = {peer: look(peer)[0] for peer in peers}, []
+    if single:
+        dots_and_intervals(ax, table, "difference", "peer", peers, colours)
+    else:
+        intervals(ax, table, "difference", "peer", peers, "peer", colours)
+        handles = symbols(ax, table, "difference", "peer", names)
     category_axis(ax, [label(peer) for peer in peers])
     figure.suptitle(f"{label(method)} − each other method, {shots} shots", fontsize=8, **NAME)
     ax.set_xlabel(f"difference on {short_name(runs.dataset.iloc[0])} (points)" if single else "difference (points)", **NAME)

@@ -134,14 +134,14 @@ def lines(ax, table: pd.DataFrame, x: str, y: str, dense: bool = False) -> None:
         line.set_markevery((0.04 * (1 + place), 0.25))
 
 
-def dots_and_intervals(ax, table: pd.DataFrame, x: str, y: str, order: list, colours: dict, **dots) -> None:
+def dots_and_intervals(ax, table: pd.DataFrame, x: str, y: str, order: list, colours: dict) -> None:
     """Every value a dot; diamonds and bars: the mean with its 95 % t interval, as in `statistics.difference_table`.
 
     order: values of the column that is not measured. colours: of these values.
     """
     hue = y if set(order) & set(table[y]) else x
     common = {"data": table, "x": x, "y": y, "order": order, "legend": False, "ax": ax}
-    sns.stripplot(**common, hue=hue, palette=colours, **SMALL | dots)
+    sns.stripplot(**common, hue=hue, palette=colours, **SMALL)
     intervals(ax, table, x, y, order, hue, colours)
 
 
@@ -167,9 +167,9 @@ def symbols(ax, table: pd.DataFrame, x: str, y: str, names: list[str]) -> list[L
     return [mark("0.45", shape, short_name(name)) for name, shape in shapes.items()]
 
 
-def category_axis(ax, names: list[str], **options) -> None:
+def category_axis(ax, names: list[str]) -> None:
     """A row for each name, the first on top."""
-    ax.set_yticks(range(len(names)), labels=names, **NAME, **options)
+    ax.set_yticks(range(len(names)), labels=names, **NAME)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
