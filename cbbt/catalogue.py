@@ -2,63 +2,78 @@
 
 Data alone, so that tables and figures know the methods without loading one:
 `cbbt.methods` holds the code under the same keys. The order is that of tables and
-legends. Colours start from Okabe & Ito's (2008), distinct for all common kinds of
-colour vision, and each method has a marker of its own.
+legends. The hue says what a method tunes, the shade and the marker which it is. No two
+methods of a kind share both; those that stand in one panel of the kit's figures differ by
+15 or more in CIEDE2000, for deuteranopes and protanopes too (`tests/test_looks.py`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+SHADES = {  # what a method tunes → its hue, in shades; of `own`, methods that are not in the catalogue
+    "reference": ("#000000", "#7B7B7B", "#C1C1C1", "#3E3E3E"),
+    "prompt": ("#C87500", "#511A03", "#FEB300", "#9B410D", "#AA6E62", "#D5A883"),
+    "output": ("#3490FB", "#2F919A", "#093267", "#74CBF7"),
+    "both": ("#C83F79", "#8013E3", "#542570"),
+    "own": ("#4DAF4A", "#0B5D1E", "#B6E08A"),
+}
+
 
 @dataclass(frozen=True)
 class Entry:
-    """label: in tables and figures. access: what the box must accept and give.
-    learns: what is tuned. colour, marker: as matplotlib takes them."""
+    """label: in tables and figures. access: what the box must accept and give. learns: what is tuned.
+    kind: a key of `SHADES`, the prompt side, the output side, both, or a reference. shade: which of its shades.
+    marker: as matplotlib takes it, filled; "" for what is drawn as a line across."""
 
     label: str
     access: str
     learns: str
-    colour: str
-    marker: str | tuple
+    kind: str
+    shade: int
+    marker: str
+
+    @property
+    def colour(self) -> str:
+        return SHADES[self.kind][self.shade]
 
 
 CATALOGUE = {
-    "zero_shot": Entry("Zero-shot CLIP", "text, features", "nothing", "#8C8C8C", ""),
-    "zero_shot_bare": Entry("Zero-shot, bare prompt", "text, features", "nothing", "#BDBDBD", ""),
-    "true_gradient": Entry("True gradient (white box)", "gradients", "context", "#000000", "X"),
-    "coop4": Entry("CoOp, M = 4 (white box)", "gradients", "context", "#6F6F6F", "x"),
-    "coop16": Entry("CoOp, M = 16 (white box)", "gradients", "context", "#3F3F3F", "+"),
-    "cbbt_prompt": Entry("CBBT, prompt only", "token embeddings, features", "context", "#E69F00", "^"),
-    "adapter": Entry("Adapter only", "features", "adapter", "#0072B2", "s"),
-    "tip_adapter": Entry("Tip-Adapter", "features", "α, β", "#56B4E9", "v"),
-    "tip_adapter_f": Entry("Tip-Adapter-F", "features", "cache keys, α, β", "#009E73", "P"),
-    "cbbt": Entry("CBBT", "token embeddings, features", "context, adapter", "#D55E00", "o"),
-    "cbbt_support_prompt": Entry("CBBT on the support, prompt only", "token embeddings, features", "context", "#C49A6C", "<"),
-    "cbbt_support": Entry("CBBT on the support", "token embeddings, features", "context, adapter", "#A0522D", (6, 1, 30)),
-    "cbbt_plus_prompt": Entry("CBBT+, prompt only", "token embeddings, features", "context", "#7A5C00", (3, 0, 90)),
-    "cbbt_plus_logits": Entry("CBBT+, prompt by logits", "token embeddings, logits", "context", "#5C4A2A", (3, 0, 30)),
-    "cbbt_plus": Entry("CBBT+", "token embeddings, features", "context, experts", "#7A1F00", "*"),
-    "cbbt_tip": Entry("CBBT, cache adapter", "token embeddings, features", "context, cache keys, α, β", "#CC79A7", "D"),
-    "bbt": Entry("BBT", "token embeddings, losses", "projected context", "#117733", "8"),
-    "bpt_vlm": Entry("BPT-VLM", "pixels, image tokens, token embeddings, losses", "projected prompts", "#44AA99", "H"),
-    "bpt_vlm_text": Entry("BPT-VLM, text side", "token embeddings, losses", "projected context", "#7755DD", (6, 1, 0)),
-    "craft": Entry("CraFT", "token embeddings, logits", "projected context, head on logits", "#AA4499", (4, 1, 45)),
-    "sharpzo": Entry("SharpZO", "token embeddings, losses", "projected context", "#E7298A", (7, 1, 0)),
-    "zip": Entry("ZIP", "token embeddings, losses", "low-rank context", "#999933", "d"),
-    "blackvip": Entry("BlackVIP", "pixels, losses", "image prompt decoder", "#4D4D00", "p"),
-    "blackvip_pca": Entry("BlackVIP, PCA encoder", "pixels, losses", "image prompt decoder", "#330044", (3, 1, 0)),
-    "lfa": Entry("LFA", "features", "linear map", "#332288", ">"),
-    "linear_probe": Entry("Linear probe", "features", "class weights", "#8B4513", (5, 2, 0)),
-    "cross_modal": Entry("Cross-modal probe", "features", "class weights", "#17BECF", (3, 1, 180)),
-    "task_res": Entry("TaskRes", "features", "residual on class text", "#E377C2", "4"),
-    "zs_lp": Entry("ZS-LP", "features", "class prototypes", "#6A8CAF", "2"),
-    "clap": Entry("CLAP", "features", "class prototypes", "#1F4E79", "3"),
-    "lp_plus": Entry("LP++", "features", "class weights, shares of text", "#B8860B", "1"),
-    "gda": Entry("GDA", "features", "class weights, α", "#1B9E3F", (8, 1, 0)),
-    "kernel_ridge": Entry("ProKeR", "features", "kernel coefficients, β, λ", "#762A83", (5, 1, 180)),
-    "word_search": Entry("Word search (offline)", "text, features", "template", "#882255", "h"),
-    "llm_search": Entry("LLM search over words", "text, features", "template", "#9900FF", (4, 1, 0)),
+    "zero_shot": Entry("Zero-shot CLIP", "text, features", "nothing", "reference", 3, ""),
+    "zero_shot_bare": Entry("Zero-shot, bare prompt", "text, features", "nothing", "reference", 2, ""),
+    "true_gradient": Entry("True gradient (white box)", "gradients", "context", "reference", 0, "X"),
+    "coop4": Entry("CoOp, M = 4 (white box)", "gradients", "context", "reference", 1, "P"),
+    "coop16": Entry("CoOp, M = 16 (white box)", "gradients", "context", "reference", 2, "D"),
+    "cbbt_prompt": Entry("CBBT, prompt only", "token embeddings, features", "context", "prompt", 0, "^"),
+    "adapter": Entry("Adapter only", "features", "adapter", "output", 0, "s"),
+    "tip_adapter": Entry("Tip-Adapter", "features", "α, β", "output", 2, "v"),
+    "tip_adapter_f": Entry("Tip-Adapter-F", "features", "cache keys, α, β", "output", 3, "P"),
+    "cbbt": Entry("CBBT", "token embeddings, features", "context, adapter", "both", 0, "o"),
+    "cbbt_support_prompt": Entry("CBBT on the support, prompt only", "token embeddings, features", "context", "prompt", 5, ">"),
+    "cbbt_support": Entry("CBBT on the support", "token embeddings, features", "context, adapter", "both", 1, "s"),
+    "cbbt_plus_prompt": Entry("CBBT+, prompt only", "token embeddings, features", "context", "prompt", 1, "<"),
+    "cbbt_plus_logits": Entry("CBBT+, prompt by logits", "token embeddings, logits", "context", "prompt", 4, "P"),
+    "cbbt_plus": Entry("CBBT+", "token embeddings, features", "context, experts", "both", 1, "v"),
+    "cbbt_tip": Entry("CBBT, cache adapter", "token embeddings, features", "context, cache keys, α, β", "both", 2, "D"),
+    "bbt": Entry("BBT", "token embeddings, losses", "projected context", "prompt", 2, "p"),
+    "bpt_vlm": Entry("BPT-VLM", "pixels, image tokens, token embeddings, losses", "projected prompts", "prompt", 3, "H"),
+    "bpt_vlm_text": Entry("BPT-VLM, text side", "token embeddings, losses", "projected context", "prompt", 3, "s"),
+    "craft": Entry("CraFT", "token embeddings, logits", "projected context, head on logits", "both", 2, "h"),
+    "sharpzo": Entry("SharpZO", "token embeddings, losses", "projected context", "prompt", 5, "v"),
+    "zip": Entry("ZIP", "token embeddings, losses", "low-rank context", "prompt", 4, "D"),
+    "blackvip": Entry("BlackVIP", "pixels, losses", "image prompt decoder", "prompt", 4, "o"),
+    "blackvip_pca": Entry("BlackVIP, PCA encoder", "pixels, losses", "image prompt decoder", "prompt", 5, "X"),
+    "lfa": Entry("LFA", "features", "linear map", "output", 1, ">"),
+    "linear_probe": Entry("Linear probe", "features", "class weights", "output", 1, "o"),
+    "cross_modal": Entry("Cross-modal probe", "features", "class weights", "output", 2, "<"),
+    "task_res": Entry("TaskRes", "features", "residual on class text", "output", 0, "^"),
+    "zs_lp": Entry("ZS-LP", "features", "class prototypes", "output", 3, "d"),
+    "clap": Entry("CLAP", "features", "class prototypes", "output", 1, "h"),
+    "lp_plus": Entry("LP++", "features", "class weights, shares of text", "output", 0, "*"),
+    "gda": Entry("GDA", "features", "class weights, α", "output", 3, "p"),
+    "kernel_ridge": Entry("ProKeR", "features", "kernel coefficients, β, λ", "output", 2, "D"),
+    "word_search": Entry("Word search (offline)", "text, features", "template", "prompt", 1, "h"),
+    "llm_search": Entry("LLM search over words", "text, features", "template", "prompt", 2, "*"),
 }
 
 UNTUNED = ("zero_shot", "zero_shot_bare")  # draw no shots: one run stands for every number of shots and every seed

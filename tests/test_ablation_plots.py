@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from cbbt.results.plots.ablation import ablations, by_factor, changes
-from cbbt.results.plots.style import PAGE, save_figure
+from cbbt.results.plots.style import COLUMN, save_figure
 
-from .test_plots import overlapping_texts
+from .test_plots import clipped_texts, overlapping_texts
 
 EPSILON = 1 / 128
 POINT = {"q": 64, "context_length": 1, "epsilon": np.nan, "adapter_ratio": 0.2, "fresh_text": False}
@@ -50,14 +50,16 @@ def test_changes_are_paired_with_the_default():
 
 
 @pytest.mark.parametrize("shape", [{}, {"seeds": (1,)}, {"datasets": ("digits",)}])
-def test_the_figure_has_a_panel_per_factor_and_data_set(shape):
+def test_the_figure_has_a_panel_per_method_and_a_row_per_value(shape):
     found = by_factor(table(**shape), EPSILON)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = ablations(found)
         figure.draw_without_rendering()
-    assert len(figure.axes) == 5 * (1 if "datasets" in shape else 3) and figure.get_figwidth() == PAGE
-    assert overlapping_texts(figure) == []
+    rows = [[text.get_text() for text in ax.get_yticklabels()] for ax in figure.axes]
+    both = ["q 64 → 1", "q 64 → 16", "M 1 → 4", "ε 0.0078 → 0.0001", "ε 0.0078 → 0.1"]
+    assert rows == [both + ["r 0.2 → 0.5", "adapter residual → cache", "adapter residual → none"], both]
+    assert figure.get_figwidth() == COLUMN and overlapping_texts(figure) == [] and clipped_texts(figure) == []
 
 
 def test_the_figure_drawn_again_is_the_same_file(tmp_path):

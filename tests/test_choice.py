@@ -5,11 +5,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.colors import to_hex
 
 from cbbt.methods import DEFAULTS, METHODS
 from cbbt.results.choice import candidates, leave_one_out, left_out_accuracy
-from cbbt.results.estimators import estimator_table, rate_table
-from cbbt.results.plots.rates import accuracy_against_rate
+from cbbt.results.estimators import directions_table, estimator_table, rate_table
+from cbbt.results.plots.rates import accuracy_against_rate, accuracy_by_directions
 from cbbt.results.tables import write_table
 from cbbt.runs import choice
 from cbbt.runs.grid import Grid
@@ -170,6 +171,24 @@ def test_the_figure_of_rates_has_a_line_for_each_estimator():
     every_third = estimators().query("method == 'cbbt_prompt' and q == 4").assign(prompt_every=3, scoring="support")
     figure = accuracy_against_rate(rate_table(pd.concat([estimators(), every_third])))
     left, right = figure.axes
-    assert (len(left.lines), len(right.lines)) == (3, 2) and left.get_title() == "every step, batches, 16 shots"
+    assert [len(ax.get_legend().get_texts()) for ax in (left, right)] == [
+        3,
+        2,
+    ] and left.get_title() == "every step, batches, 16 shots"
     drawn = [line.get_color() for ax in (left, right) for line in ax.lines]
-    assert len(set(drawn)) == 4  # the true gradient stands in both
+    assert len(set(map(to_hex, drawn))) == 4  # the true gradient stands in both
+
+
+def test_directions_are_compared_where_the_whole_budget_is_spent():
+    rows = [
+        {"dataset": dataset, "method": "cbbt_prompt", "shots": 16, "q": q, "prompt_lr": rate, "max_loss_queries": 1000}
+        | {"loss_queries": 1000 if q > 4 else 500, "validation_accuracy": 50 + q + 10 * (dataset == "b") - 100 * rate}
+        for dataset in "ab" for q in (4, 9, 19) for rate in (0.01, 0.04)
+    ]  # fmt: skip
+    table = directions_table(pd.DataFrame(rows), "cbbt_prompt")
+    assert sorted(set(table.q)) == [9, 19] and len(table) == 4  # q = 4 left half of its budget; the better rate stands
+    assert table[table.q == 9].ahead.tolist() == [-5.0, -5.0] and table.accuracy.max() == 78.0
+    (ax,) = accuracy_by_directions(table, "cbbt_prompt").axes
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["9", "19"]
+    with pytest.raises(ValueError, match="no run of 'cbbt' spends its budget"):
+        directions_table(pd.DataFrame(rows), "cbbt")

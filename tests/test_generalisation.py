@@ -159,9 +159,9 @@ def test_figures_are_drawn_of_any_methods_and_places():
     assert "+10.0" in {text.get_text() for text in plots.gains(places).axes[0].texts}
     assert plots.calibration(places[places.dataset == "digits"]).axes
     steps = pd.DataFrame({"base": [70.0, 80.0], "new": [60.0, 50.0], "H": [64.6, 61.5]}, index=pd.Index([0, 5], name="step"))
-    assert len(plots.on_the_way(steps).axes[0].lines) == 3
-    table = pd.DataFrame({"full": [75.0, 91.0], "labels": [55.0, np.nan]}, index=["bbt", "cbbt"])
-    assert [text.get_text() for text in plots.services(table).axes[0].texts] == ["75.0", "55.0", "91.0", "–"]
+    assert len(plots.on_the_way(steps).axes[0].get_legend().get_texts()) == 3
+    table = pd.DataFrame({"full": [75.0, np.nan], "labels": [np.nan, 91.0]}, index=["bbt", "cbbt"])
+    assert [text.get_text() for text in plots.services(table).axes[0].texts] == ["75.0", "–", "–", "91.0"]
 
 
 # ---- shifts ------------------------------------------------------------------------

@@ -9,16 +9,17 @@ import pandas as pd
 import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.colors import same_color, to_rgb
 from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
 
 from cbbt.catalogue import CATALOGUE, UNTUNED
-from cbbt.methods import METHODS
+from cbbt.results import published
 from cbbt.results.plots import accuracy, comparison, peers, speed, style
+from cbbt.results.plots.benchmarks import benchmarks
 from cbbt.results.plots.diagram import method_diagram
-from cbbt.results.plots.parts import look
 from cbbt.results.plots.style import COLUMN, PAGE, STYLE, VENUES, save_figure
-from cbbt.results.statistics import mean_ranks
+from cbbt.results.statistics import difference_table
 from cbbt.results.tables import read_table
 
 DATA = Path(__file__).parent.parent / "figures" / "data"
@@ -55,11 +56,6 @@ def grid(datasets=DATASETS, methods=tuple(GAINS), shots=(1, 16), seeds=(1, 2, 3)
     return pd.DataFrame(runs), pd.DataFrame(curves)
 
 
-def threefold(runs):
-    """Three data sets for each one: ranks need ten."""
-    return pd.concat([runs.assign(dataset=runs.dataset + f" {copy}") for copy in "abc"])
-
-
 RUNS, CURVES = grid()
 KINDS = {"prompts": ["zero_shot", "true_gradient"], "sides": ["adapter", "tip_adapter", "cbbt"]}
 REFERENCES = pd.DataFrame(
@@ -67,12 +63,12 @@ REFERENCES = pd.DataFrame(
     + [("Tip-Adapter", "tip_adapter", shots, accuracy) for shots, accuracy in ((16, 63.0), (1, 57.0), (8, 61.0))],
     columns=["name", "method", "shots", "accuracy"],
 ).assign(backbone="RN50", dataset="digits")
+CLIP = published.references("RN50")
 FIGURES = {  # name → function of (runs, curves)
     "accuracy_against_shots": lambda runs, curves: accuracy.accuracy_against_shots(runs),
     "accuracy_by_kind": lambda runs, curves: accuracy.accuracy_by_kind(runs, KINDS, REFERENCES),
     "accuracy_against_queries": lambda runs, curves: accuracy.accuracy_against_queries(curves, 16),
-    "accuracy_against_images": lambda runs, curves: accuracy.accuracy_against_images(runs),
-    "anytime": lambda runs, curves: accuracy.anytime(curves, 16),
+    "accuracy_against_loss_queries": lambda runs, curves: accuracy.accuracy_against_queries(curves, 16, None, "loss_queries"),
     "training_curves": lambda runs, curves: accuracy.training_curves(curves, "digits", 16),
     "gain_over_zero_shot": lambda runs, curves: comparison.gain_over_zero_shot(runs, 16, ("cbbt", "adapter")),
     "gain_over_peers": lambda runs, curves: comparison.gain_over_peers(runs, 16),
@@ -80,7 +76,7 @@ FIGURES = {  # name → function of (runs, curves)
     "selection_comparison": lambda runs, curves: comparison.selection_comparison(runs, 16),
     "selection_gains": lambda runs, curves: comparison.selection_gains(runs, 16),
     "paired_differences": lambda runs, curves: comparison.paired_differences(runs, 16),
-    "critical_difference": lambda runs, curves: comparison.critical_difference(threefold(runs), 16),
+    "benchmarks": lambda runs, curves: benchmarks(CLIP, runs.replace({"dataset": {"digits": "eurosat"}}), 16, list(GAINS)),
     "differences_by_shots": lambda runs, curves: comparison.differences_by_shots(runs),
     "method_diagram": lambda runs, curves: method_diagram(),
 }
@@ -88,8 +84,7 @@ NEEDS = {
     "accuracy_against_shots": "test_accuracy",
     "accuracy_by_kind": "test_accuracy",
     "accuracy_against_queries": "class_prompts",
-    "accuracy_against_images": "images",
-    "anytime": "loss_queries",
+    "accuracy_against_loss_queries": "loss_queries",
     "training_curves": "train_loss",
     "gain_over_zero_shot": "test_accuracy",
     "gain_over_peers": "test_accuracy",
@@ -98,7 +93,7 @@ NEEDS = {
     "selection_gains": "looks",
     "paired_differences": "seed",
     "differences_by_shots": "seed",
-    "critical_difference": "test_accuracy",
+    "benchmarks": "test_accuracy",
 }
 
 
@@ -138,10 +133,6 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", NEEDS)
 def test_every_shape_of_grid_is_drawn_without_warnings_and_without_overlap(shape, name):
-    if (shape, name) == ("one data set", "critical_difference"):
-        with pytest.raises(ValueError, match="at least 10 data sets"):
-            FIGURES[name](*SHAPES[shape])
-        return
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = FIGURES[name](*SHAPES[shape])
@@ -183,7 +174,13 @@ def tick_labels(axis) -> list:
 
 
 def lines_of(ax, method):
-    return [line for line in ax.lines if line.get_color() == CATALOGUE[method].colour]
+    return [line for line in ax.lines if same_color(line.get_color(), CATALOGUE[method].colour)]
+
+
+def dots_of(ax, colour):
+    """The points of seaborn's strips and scatters in one colour: (x, y) pairs."""
+    found = [each for each in ax.collections if len(each.get_offsets()) and len(each.get_facecolor())]
+    return np.concatenate([each.get_offsets().data for each in found if same_color(each.get_facecolor()[0][:3], to_rgb(colour))])
 
 
 def test_lines_are_means_over_seeds_with_a_band():
@@ -191,7 +188,7 @@ def test_lines_are_means_over_seeds_with_a_band():
     expected = RUNS[(RUNS.dataset == "digits") & (RUNS.method == "cbbt")].groupby("shots").test_accuracy
     (line,) = lines_of(ax, "cbbt")
     assert line.get_xydata().tolist() == pytest.approx(expected.mean().reset_index().to_numpy())
-    band = ax.collections[sorted(set(RUNS.method) - {"zero_shot"}, key=list(METHODS).index).index("cbbt")]
+    (band,) = [each for each in ax.collections if same_color(each.get_facecolor()[0][:3], CATALOGUE["cbbt"].colour)]
     edges = band.get_paths()[0].vertices
     top = edges[edges[:, 0] == 16, 1].max()
     assert top == pytest.approx(expected.mean()[16] + expected.std()[16])
@@ -200,7 +197,7 @@ def test_lines_are_means_over_seeds_with_a_band():
 def test_the_mean_panel_leaves_out_seeds_without_every_data_set():
     runs, _ = SHAPES["missing runs"]
     figure = accuracy.accuracy_against_shots(runs)
-    panel = next(ax for ax in figure.axes if ax.get_title() == "mean of 4 data sets")
+    panel = next(ax for ax in figure.axes if ax.get_title() == "mean")
     complete = RUNS[(RUNS.method == "cbbt") & (RUNS.shots == 16) & (RUNS.seed != 2)].test_accuracy.mean()
     assert lines_of(panel, "cbbt")[0].get_ydata()[-1] == pytest.approx(complete)
 
@@ -242,11 +239,10 @@ def test_a_choice_of_the_epoch_is_drawn_as_what_it_adds_on_each_data_set():
     rows = [text.get_text() for text in panels["digits"].get_yticklabels()]
     assert rows == [CATALOGUE[name].label for name in ("true_gradient", "adapter", "cbbt")]  # Tip-Adapter has no epochs
     for name, means, seeds, looks in (("digits", [-0.5, 1], [1, 1, 1], "6"), ("shapes", [-0.5, 2], [1, 2, 3], "100")):
-        validation, test = ([line for line in lines_of(panels[name], "cbbt") if line.get_marker() == mark] for mark in "DX")
-        assert [line.get_xdata()[0] for line in validation + test] == pytest.approx(means)
-        assert test[0].get_markerfacecolor() == "white" != validation[0].get_markerfacecolor()
-        dots = [line.get_xdata() for line in lines_of(panels[name], "cbbt") if line.get_marker() == "."]
-        assert sorted(dots[1]) == pytest.approx(seeds)
+        drawn = {line.get_marker(): line.get_xdata() for line in panels[name].lines if len(line.get_xdata()) == len(rows)}
+        assert [drawn["D"][2], drawn["X"][2]] == pytest.approx(means)
+        dots = dots_of(panels[name], comparison.CHOICES[on_test][0])
+        assert sorted(x for x, y in dots if round(y) == 2) == pytest.approx(seeds)
         assert [text.get_text() for text in panels[name].texts] == [looks] * len(rows)
 
 
@@ -262,7 +258,7 @@ def test_bars_are_sorted_gains_and_every_seed_is_a_dot():
     ax = comparison.gain_over_zero_shot(RUNS, 16).axes[0]
     widths = [bar.get_width() for bar in ax.patches]
     assert widths[:-1] == sorted(widths[:-1], reverse=True) and widths[-1] == pytest.approx(np.mean(widths[:-1]))
-    assert sum(len(line.get_xdata()) for line in lines_of(ax, "cbbt")) == 3 * (len(DATASETS) + 1)
+    assert len(dots_of(ax, CATALOGUE["cbbt"].colour)) == 3 * (len(DATASETS) + 1)
 
 
 def test_gains_of_no_method_are_refused():
@@ -273,24 +269,51 @@ def test_gains_of_no_method_are_refused():
 def test_every_pair_is_a_dot():
     ax = comparison.paired_differences(RUNS, 16, "cbbt", "adapter").axes[0]
     wide = RUNS[RUNS.shots == 16].pivot(index=["dataset", "seed"], columns="method", values="test_accuracy")
-    drawn = [x for line in lines_of(ax, "cbbt") for x in line.get_xdata()]
+    drawn = [x for x, _ in dots_of(ax, CATALOGUE["cbbt"].colour)]
     pairs = wide.cbbt - wide.adapter
     assert sorted(drawn) == pytest.approx(sorted([*pairs, *pairs.groupby("dataset").mean()]))
 
 
+def test_intervals_are_those_of_the_table():
+    ax = comparison.paired_differences(RUNS, 16, "cbbt", "adapter").axes[0]
+    bars = [sorted(line.get_xdata()) for line in ax.lines if len(line.get_xdata()) == 2 and line.get_color() == "black"]
+    bars = sum(sorted(bar for bar in bars if bar[0] < bar[1] and bar != [0, 1]), [])  # without the lines across the panel
+    table = difference_table(RUNS, "cbbt", "adapter", 16)
+    assert bars == pytest.approx(table.sort_values("low")[["low", "high"]].to_numpy().ravel())
+
+
 def test_a_method_is_compared_with_every_other_but_zero_shot():
-    figure = comparison.gain_over_peers(RUNS, 16)
-    panels = {ax.get_title(): ax for ax in figure.axes if ax.axison}
-    assert list(panels) == [*DATASETS, "all data sets"]
-    assert [text.get_text() for text in panels["digits"].get_yticklabels()] == [
-        CATALOGUE[name].label for name in ("true_gradient", "adapter", "tip_adapter")
-    ]
-    wide = RUNS[(RUNS.shots == 16) & (RUNS.dataset == "digits")].pivot(index="seed", columns="method", values="test_accuracy")
-    dots, mean = lines_of(panels["digits"], "adapter")[0], panels["digits"].lines[5]  # dots, bar, mean of each peer in turn
-    assert dots.get_xdata().tolist() == pytest.approx((wide.cbbt - wide.adapter).tolist())
-    assert mean.get_xdata()[0] == pytest.approx((wide.cbbt - wide.adapter).mean())
+    ax = comparison.gain_over_peers(RUNS, 16).axes[0]
+    wide = RUNS[RUNS.shots == 16].pivot(index=["dataset", "seed"], columns="method", values="test_accuracy")
+    gains = wide.rsub(wide.cbbt, axis=0).groupby("dataset", sort=False).mean()[["true_gradient", "adapter", "tip_adapter"]]
+    order = gains.mean().sort_values(ascending=False)
+    assert [text.get_text() for text in ax.get_yticklabels()] == [CATALOGUE[name].label for name in order.index]
+    symbols = {y: sorted(x for x, row in dots_of(ax, "0.45") if row == y) for y in range(3)}
+    assert symbols[0] == pytest.approx(sorted(gains[order.index[0]]))
+    means = [np.nanmax(line.get_xdata()) for line in ax.lines if line.get_marker() == "D"]
+    assert sorted(means) == pytest.approx(sorted(order))
     with pytest.raises(ValueError, match="no other method shares"):
         comparison.gain_over_peers(RUNS[RUNS.method.isin(["zero_shot", "cbbt"])], 16)
+
+
+def test_a_panel_holds_six_lines_at_most():
+    many = pd.concat([RUNS, *(RUNS[RUNS.method == "cbbt"].assign(method=f"mine_{number}") for number in range(3))])
+    with pytest.raises(ValueError, match="6 lines at most: choose methods from true_gradient, adapter"):
+        accuracy.accuracy_against_shots(many)
+    assert accuracy.accuracy_against_shots(many, ["cbbt", "mine_1"]).axes
+
+
+def test_benchmarks_stand_where_they_were_published_and_where_the_kit_ran():
+    runs = RUNS[RUNS.dataset == "digits"].assign(dataset="eurosat")
+    theirs, ours = benchmarks(CLIP, runs, 16, ["zero_shot", "tip_adapter", "tip_adapter_f", "cbbt"]).axes
+    names = [text.get_text() for text in theirs.get_yticklabels()]
+    zero_shot = CLIP[CLIP.method == "zero_shot"].set_index("dataset").accuracy
+    assert names == list(zero_shot.sort_values().index)
+    marks = [(x, names[int(y)]) for each in theirs.collections[1:] for x, y in each.get_offsets()]
+    assert len(marks) == 2 * len(names) and {(x, name) for name, x in zero_shot.items()} <= set(marks)
+    own = sorted(x for each in ours.collections[1:] for x, _ in each.get_offsets())
+    means = runs[runs.shots.isin([0, 16])].groupby("method").test_accuracy.mean()
+    assert own == pytest.approx(sorted(means[["zero_shot", "tip_adapter", "cbbt"]]))
 
 
 def test_zero_shot_and_its_bare_row_are_lines_of_their_own():
@@ -309,17 +332,6 @@ def test_wrong_names_and_numbers_are_met_with_the_choices():
         accuracy.training_curves(CURVES, "digit", 16)
     with pytest.raises(ValueError, match="shots 1, 16: choose one"):
         accuracy.training_curves(CURVES, "digits")
-
-
-def test_looks_tell_all_methods_apart():
-    """By colour all of them, the tuned ones by a marker too; what is not tuned is a line without one, each with its dashes."""
-    assert list(CATALOGUE) == list(METHODS)
-    assert len({entry.colour for entry in CATALOGUE.values()}) == len(METHODS)
-    markers = {name: entry.marker for name, entry in CATALOGUE.items() if name not in UNTUNED}
-    assert len(set(markers.values())) == len(markers) and all(markers.values())
-    assert {CATALOGUE[name].marker for name in UNTUNED} == {""}
-    assert set(accuracy.DASHES) == set(UNTUNED) and len(set(accuracy.DASHES.values())) == len(UNTUNED)
-    assert look("my_method") == look("my_method")
 
 
 def test_no_text_of_the_diagram_leaves_the_page_or_meets_another():
@@ -348,19 +360,6 @@ def test_an_unknown_venue_is_refused():
         save_figure(method_diagram(), "diagram", "unused", "nature")
 
 
-def test_mean_ranks_and_the_critical_difference():
-    """Against a hand count, and q at k = 4 from Demšar's table 5 (2.569)."""
-    accuracies = {"a": [90, 80, 70], "b": [85, 85, 60], "c": [50, 50, 60], "d": [40, 40, 40]}
-    rows = [{"dataset": name, "backbone": "mini", "method": method, "shots": 1, "seed": 1, "test_accuracy": value}
-            for method, values in accuracies.items() for name, value in zip("xyz", values)]  # fmt: skip
-    with pytest.raises(ValueError, match="at least 10 data sets and two methods with all of them, got 3 and 4"):
-        mean_ranks(pd.DataFrame(rows), 1)
-    rows = [row | {"dataset": f"{row['dataset']}{copy}"} for row in rows for copy in range(4)]
-    ranks, difference = mean_ranks(pd.DataFrame(rows), 1)
-    assert ranks.to_dict() == pytest.approx({"a": 4 / 3, "b": (2 + 1 + 2.5) / 3, "c": (3 + 3 + 2.5) / 3, "d": 4})
-    assert difference == pytest.approx(2.569 * (4 * 5 / (6 * 12)) ** 0.5, abs=1e-3)
-
-
 @pytest.mark.parametrize("name, draw", [("speed_text", speed.text_speed), ("speed_scaling", speed.scaling)])
 def test_figures_of_speed_are_drawn_from_the_tables_alone(name, draw, tmp_path):
     table = read_table(DATA / f"{name}.csv")
@@ -378,6 +377,7 @@ def test_names_with_dollars_are_drawn_as_they_stand(name):
         "training_curves": lambda: accuracy.training_curves(curves, "$5-$10", 16),
         "accuracy_by_kind": lambda: accuracy.accuracy_by_kind(runs, {"my_$5": ["my_$a_$b", "cbbt"]}, REFERENCES),
         "gain_over_zero_shot": lambda: comparison.gain_over_zero_shot(runs, 16, ("cbbt", "my_$a_$b")),
+        "benchmarks": lambda: benchmarks(CLIP, runs.replace({"dataset": {"$5-$10": "eurosat"}}), 16, ["zero_shot", "my_$a_$b"]),
         "paired_differences": lambda: comparison.paired_differences(runs, 16, "cbbt", "my_$a_$b"),
         "differences_by_shots": lambda: comparison.differences_by_shots(runs, "cbbt", "my_$a_$b"),
     }

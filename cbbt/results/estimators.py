@@ -29,6 +29,21 @@ def rate_table(runs: pd.DataFrame) -> pd.DataFrame:
     return named.groupby(["estimator", "shots", "prompt_lr"], sort=False)[VALIDATION].mean().rename("accuracy").reset_index()
 
 
+def directions_table(runs: pd.DataFrame, method: str) -> pd.DataFrame:
+    """Validation accuracy against the number of directions, where a whole budget of loss queries is spent.
+
+    runs: of a search whose candidates differ in q under one budget (configs/search_peers.yaml), of which more directions
+    leave fewer steps. Runs that leave more than a twentieth of the budget are left out; of several rates with one q the
+    best of each data set stands. Columns: shots, dataset, q, accuracy (percent), ahead (points over the data set's mean
+    over q). Raises ValueError for a table without such runs.
+    """
+    spent = runs[(runs.method == method) & (runs.loss_queries >= 0.95 * runs.max_loss_queries)]
+    if spent.empty:
+        raise ValueError(f"no run of {method!r} spends its budget of loss queries")
+    table = spent.groupby(["shots", "dataset", "q"], sort=False)[VALIDATION].max().rename("accuracy").reset_index()
+    return table.assign(ahead=table.accuracy - table.groupby(["shots", "dataset"]).accuracy.transform("mean"))
+
+
 def estimator_table(runs: pd.DataFrame, shots: int, baseline: str) -> pd.DataFrame:
     """Each estimator with the rate that the other data sets chose, at one number of shots.
 

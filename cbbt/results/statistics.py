@@ -1,4 +1,4 @@
-"""Differences between methods: paired differences, intervals, tests, ranks.
+"""Differences between methods: paired differences, intervals, tests.
 
 Reads the table of runs (see `cbbt.results.tables`); every comparison is between
 methods on the same data set, shots and seed.
@@ -16,7 +16,6 @@ from cbbt.results.tables import ALL, SCORE, scores
 
 LEVEL = 0.05
 MARGIN = 1.0  # points within which two methods count as equal: a standard error of one accuracy on 2,000 test images
-FEWEST = 10  # data sets for ranks: with fewer the critical difference tells apart little else than the ends
 
 
 def differences(runs: pd.DataFrame, method: str, baseline: str, shots: int, score: str = SCORE) -> pd.DataFrame:
@@ -103,22 +102,6 @@ def verdict(line: pd.Series) -> str:
     if line.p < LEVEL:
         return f"a difference, but {equal}" if line["p, equal"] < LEVEL else "a difference"
     return equal if line["p, equal"] < LEVEL else "neither a difference nor equality is shown"
-
-
-def mean_ranks(runs: pd.DataFrame, shots: int, methods: list[str] | None = None) -> tuple[pd.Series, float]:
-    """(mean rank of each method over data sets, best first; critical difference of Nemenyi's test at 5 %).
-
-    Accuracies are means over seeds; methods that lack a data set are left out.
-    Source: Demšar, JMLR 2006. Raises ValueError for fewer than `FEWEST` data sets or two methods.
-    """
-    wide = scores(runs, shots).groupby("dataset").mean().dropna(axis="columns")
-    wide = wide[[name for name in wide if methods is None or name in methods]]
-    n, k = wide.shape
-    if n < FEWEST or k < 2:
-        raise ValueError(f"ranks need at least {FEWEST} data sets and two methods with all of them, got {n} and {k}")
-    ranks = wide.rank(axis="columns", ascending=False).mean().sort_values(kind="stable")
-    q = stats.studentized_range.ppf(0.95, k, math.inf) / math.sqrt(2)
-    return ranks, float(q * math.sqrt(k * (k + 1) / (6 * n)))
 
 
 def _signed(points: float) -> str:

@@ -125,8 +125,8 @@ def by_backbone(runs: pd.DataFrame, curves: pd.DataFrame, shots: int | None = No
 
 
 def those_in(table: pd.DataFrame, methods: list[str]) -> list[str] | None:
-    """The methods that the table has rows of; None, for all of them, if none is named."""
-    return [name for name in methods if name in set(table.get("method", ()))] if methods else None
+    """The methods that the table has rows of; None, for all of them, if it has none of these or none is named."""
+    return [name for name in methods if name in set(table.get("method", ()))] or None
 
 
 def last_epoch(curves: pd.DataFrame, dataset: str, shots: int) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 Coordinates are inches on a page-wide canvas. Left to right: what the user owns
 and sends, the wall with the served model behind it, what the user does with the
-features. Vermilion is the estimated gradient, blue the exact one.
+features. The hue of the prompt side is the estimated gradient, that of the output side the exact one.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 
+from cbbt.catalogue import SHADES
 from cbbt.results.plots.style import PAGE, in_style
 
 HEIGHT = 3.22
-PROMPT, TUNED, ADAPTER, WALL, PLAIN = "#D55E00", "#F9DCC8", "#0072B2", "#262626", "#F4F4F4"
+PROMPT, ADAPTER = SHADES["prompt"][0], SHADES["output"][0]
+TUNED, WALL, PLAIN = "#F7E3C6", "#262626", "#F4F4F4"
 
 
 @in_style

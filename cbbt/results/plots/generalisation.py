@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cbbt.catalogue import UNTUNED, label, method_order
 from cbbt.results.generalisation import BASE, NEW_CLASSES, base_to_new, harmonic_mean, over_data_sets
-from cbbt.results.plots.parts import NAME, legend, look, panel_axes, short_name
-from cbbt.results.plots.style import COLUMN, PAGE, in_style
+from cbbt.results.plots.parts import NAME, handle, legend, panels, point
+from cbbt.results.plots.style import COLUMN, PAGE, SERIES, in_style
 from cbbt.results.tables import ALL, dataset_order
 
 
@@ -22,11 +23,8 @@ def on_the_way(table: pd.DataFrame) -> Figure:
     """Accuracy (percent) on base and on new classes, and their harmonic mean H, against the steps of one fit (the index)."""
     figure = Figure(figsize=(COLUMN, 2.0))
     ax = figure.subplots()
-    for name in table:
-        ax.plot(table.index, table[name], label=name, linestyle="--" if name == "H" else "-")
-    ax.set_xlabel(table.index.name)
-    ax.set_ylabel("test accuracy (%)")
-    ax.legend()
+    sns.lineplot(table, palette=SERIES[: table.shape[1]], ax=ax)
+    ax.set(xlabel=table.index.name, ylabel="test accuracy (%)")
     return figure
 
 
@@ -39,23 +37,23 @@ def base_and_new(places: pd.DataFrame) -> Figure:
     """
     halves = places[places.place.isin([BASE, NEW_CLASSES])]
     names = dataset_order(halves)
-    panels = {name: halves[halves.dataset == name] for name in names} | ({ALL: halves} if len(names) > 1 else {})
-    figure, axes, spare = panel_axes(len(panels), "base classes (%)", "new classes (%)")
-    for ax, (name, part) in zip(axes, panels.items()):
-        table, bare = base_to_new(part), over_data_sets(part, "zero_shot").mean()
-        for method, line in table.iterrows():
-            colour, marker = look(method)
-            ax.plot(line.base, line.new, linestyle="none", color=colour, marker=marker or "o", markersize=5, mew=0.8)
+    panels_of = {name: halves[halves.dataset == name] for name in names} | ({ALL: halves} if len(names) > 1 else {})
+    table = pd.concat({name: base_to_new(part) for name, part in panels_of.items()}, names=["panel", "method"]).reset_index()
+    grid = panels(table, "panel", 1.7, most=3, sharey=False)
+    for name, ax in grid.axes_dict.items():
+        bare = over_data_sets(panels_of[name], "zero_shot").mean()
+        for method, line in table[table.panel == name].set_index("method").iterrows():
+            ax.plot(line.base, line.new, markersize=5, **point(method))
         ax.plot(bare[BASE], bare[NEW_CLASSES], color="black", marker="+", markersize=7)
-        ax.set_title(short_name(name), fontweight="bold" if name == ALL else "normal", **NAME)
         (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
-        grid = np.meshgrid(np.linspace(max(left, 1), right, 60), np.linspace(max(low, 1), high, 60))
-        lines = ax.contour(*grid, harmonic_mean(*grid), levels=6, colors="0.8", linewidths=0.6, zorder=0)
-        ax.clabel(lines, fontsize=5.5, fmt="%.0f")
-    handles = [_mark(method) for method in method_order(halves.method)]
+        mesh = np.meshgrid(np.linspace(max(left, 1), right, 60), np.linspace(max(low, 1), high, 60))
+        curves = ax.contour(*mesh, harmonic_mean(*mesh), levels=6, colors="0.8", linewidths=0.6, zorder=0)
+        ax.clabel(curves, fontsize=5.5, fmt="%.0f", zorder=0)
+    grid.set_axis_labels("base classes (%)", "new classes (%)")
+    handles = [handle(method, "none") for method in method_order(halves.method)]
     handles.append(Line2D([], [], linestyle="none", color="black", marker="+", label="bare prompt"))
-    legend(figure, [], handles, "grey: equal harmonic mean; means over seeds")
-    return figure
+    legend(grid.figure, handles, "grey: equal harmonic mean; means over seeds")
+    return grid.figure
 
 
 @in_style
@@ -77,22 +75,21 @@ def services(table: pd.DataFrame) -> Figure:
 def _cells(table, title: str, colours: str, most: float, form: str, shade=None) -> Figure:
     """A table as a picture: in each cell its number, and a colour from −most to most by `shade` (the number itself if None)."""
     shade = table if shade is None else shade
+    texts = table.map(form.format).replace("-", "−", regex=True)
     figure = Figure(figsize=(PAGE, 0.9 + 0.21 * len(table)))
     ax = figure.subplots()
-    drawn = ax.imshow(shade.to_numpy(float), cmap=colours, vmin=-most, vmax=most, aspect="auto")
-    for row, values in enumerate(table.to_numpy(float)):
-        for column, value in enumerate(values):
-            dark = abs(shade.iat[row, column]) > 0.7 * most
-            text = "–" if np.isnan(value) else form.format(value).replace("-", "−")
-            ax.text(column, row, text, ha="center", va="center", fontsize=6.5, color="white" if dark else "black")
-    ax.set_yticks(range(len(table)), labels=[label(name) for name in table.index], **NAME)
-    ax.set_xticks(range(table.shape[1]), labels=[name.replace(" ", "\n", 1) for name in table])
+    bar = {"label": title, "fraction": 0.03, "pad": 0.01}
+    common = {"vmin": -most, "vmax": most, "fmt": "", "annot_kws": {"fontsize": 6.5}, "cbar_kws": bar, "ax": ax}
+    sns.heatmap(shade.astype(float), annot=texts, cmap=colours, **common)
+    for row, column in np.argwhere(shade.isna()):  # what seaborn leaves white: no number, or none to be compared with
+        text = "–" if pd.isna(table.iat[row, column]) else texts.iat[row, column]
+        ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=6.5)
+    ax.set_yticks(np.arange(len(table)) + 0.5, labels=[label(name) for name in table.index], **NAME)
+    ax.set_xticks(np.arange(table.shape[1]) + 0.5, labels=[name.replace(" ", "\n", 1) for name in table], rotation=0)
     ax.tick_params(length=0)
     ax.grid(visible=False)
-    for side in ax.spines.values():
-        side.set_visible(False)
-    bar = figure.colorbar(drawn, ax=ax, label=title, fraction=0.03, pad=0.01)
-    bar.ax.set_ylim(max(-most, np.floor(np.nanmin(shade))), most)
+    ax.set(xlabel="", ylabel="")
+    ax.collections[0].colorbar.ax.set_ylim(max(-most, np.floor(np.nanmin(shade))), most)
     return figure
 
 
@@ -100,8 +97,3 @@ def _cells(table, title: str, colours: str, most: float, form: str, shade=None) 
 def calibration(places: pd.DataFrame) -> Figure:
     """Expected calibration error of each method at each place; means over data sets."""
     return _cells(over_data_sets(places, "ece"), "expected calibration error (%)", "RdBu_r", 40.0, "{:.1f}")
-
-
-def _mark(method: str) -> Line2D:
-    colour, marker = look(method)
-    return Line2D([], [], linestyle="none", color=colour, marker=marker or "o", label=label(method))

@@ -12,52 +12,45 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, NullLocator
 
-from cbbt.results.plots.style import COLOURS, COLUMN, MARKERS, PAGE, in_style
+from cbbt.results.plots.parts import INTERVALS, category_axis, dots_and_intervals, legend, letters, mark, tick_values
+from cbbt.results.plots.style import COLUMN, MARKERS, PAGE, SERIES, in_style
+from cbbt.results.tables import SCORE
 
-FAMILY_COLOURS = {
-    "sphere": COLOURS[0],
-    "gaussian": COLOURS[5],
-    "rademacher": COLOURS[7],
-    "spsa": COLOURS[3],
-    "coordinate": COLOURS[4],
-    "orthogonal": COLOURS[2],
-    "subspace, vocabulary": COLOURS[1],
-    "subspace, random": COLOURS[6],
-    "guided": "#7B3294",
-    "remembering": COLOURS[1],
-    "sphere, two-sided": COLOURS[6],
+FAMILIES = {  # panel → its families of directions, each with a marker, and the colour of its place
+    "independent directions": ("sphere", "gaussian", "rademacher", "spsa"),
+    "frames, subspaces, past gradients": ("orthogonal", "coordinate", "subspace, vocabulary", "subspace, random", "guided"),
 }
 THEORIES = {False: (r"theory, from $q$ and $d$", "-"), True: (r"theory, given $\nabla L$", "--")}  # informed → label and line
+COSINE, NORM = r"cosine with $\nabla L$", r"$\|\hat g\|\,/\,\|\nabla L\|$"
 
 
 @in_style
 def cosine_by_queries(table: pd.DataFrame) -> Figure:
     """Cosine and norm ratio against q: independent directions left, all others right."""
-    groups = {
-        "independent directions": ("sphere", "gaussian", "rademacher", "spsa"),
-        "frames, subspaces, past gradients": ("orthogonal", "coordinate", "subspace, vocabulary", "subspace, random", "guided"),
-    }
     figure = Figure(figsize=(PAGE, 4.6))
     axes = figure.subplots(2, 2, sharex=True, sharey="row")
-    for column, (title, names) in zip(axes.T, groups.items()):
+    markers = iter("os^DvPX<>")  # one for each family
+    for column, (title, names) in zip(axes.T, FAMILIES.items()):
         column[0].set_title(title)
         for index, family in enumerate(names):
             rows = table[table.family == family]
             informed, history = rows.informed.iloc[0], (rows.queries - rows.q - 1).iloc[0]
             name = f"{family}, +{history} queries" if history else family
+            marker = next(markers)
             for axis, quantity in zip(column, ("cosine", "norm_ratio")):
-                _theory(axis, rows, "q", quantity, FAMILY_COLOURS[family], informed)
-                _points(axis, rows, "q", quantity, name, FAMILY_COLOURS[family], MARKERS[index])
+                _theory(axis, rows, "q", quantity, SERIES[index], informed)
+                _points(axis, rows, "q", quantity, name, SERIES[index], marker)
         column[0].legend(loc="upper left")
         column[1].legend(handles=[_theory_key(informed) for informed in sorted(set(table.informed[table.family.isin(names)]))])
         column[1].set(xlabel="directions $q$", yscale="log")
         _powers_of_two(column[1], table.q)
-    axes[0, 0].set(ylabel=r"cosine with $\nabla L$", ylim=(0, 1.02))
-    axes[1, 0].set(ylabel=r"$\|\hat g\|\,/\,\|\nabla L\|$", ylim=(0.3, 20))
+    axes[0, 0].set(ylabel=COSINE, ylim=(0, 1.02))
+    axes[1, 0].set(ylabel=NORM, ylim=(0.3, 20))
+    letters(axes.flat)
     return figure
 
 
@@ -68,12 +61,13 @@ def cosine_by_epsilon(table: pd.DataFrame) -> Figure:
     axes = figure.subplots(1, 2, sharex=True)
     for axis, quantity in zip(axes, ("cosine", "norm_ratio")):
         for index, (differences, rows) in enumerate(table.groupby("differences", sort=False)):
-            _theory(axis, rows, "epsilon", quantity, COLOURS[index], informed=True)
-            _points(axis, rows, "epsilon", quantity, differences, COLOURS[index], MARKERS[index])
+            _theory(axis, rows, "epsilon", quantity, SERIES[index], informed=True)
+            _points(axis, rows, "epsilon", quantity, differences, SERIES[index], MARKERS[index])
         _paper_epsilon(axis, table.loc[table.is_default, "epsilon"].iloc[0])
         axis.set(xscale="log", xlabel=r"step $\varepsilon$")
-    axes[0].set(ylabel=r"cosine with $\nabla L$")
-    axes[1].set(ylabel=r"$\|\hat g\|\,/\,\|\nabla L\|$", yscale="log", ylim=(0.5, 50))
+    axes[0].set(ylabel=COSINE)
+    axes[1].set(ylabel=NORM, yscale="log", ylim=(0.5, 50))
+    letters(axes)
     handles = [*axes[1].get_legend_handles_labels()[0], _theory_key(informed=True)]
     axes[1].legend(handles=handles, loc="upper center", frameon=True, facecolor="white", edgecolor="white", framealpha=1)
     return figure
@@ -86,18 +80,19 @@ def norm_by_dimension(table: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(PAGE, 2.5))
     axes = figure.subplots(1, 2, sharex=True)
     for index, (factor, rows) in enumerate(table.groupby("factor", sort=False)):
-        _theory(axes[0], rows, "dimension", "norm_ratio", COLOURS[index], informed=False)
-        _points(axes[0], rows, "dimension", "norm_ratio", labels[factor], COLOURS[index], MARKERS[index])
+        _theory(axes[0], rows, "dimension", "norm_ratio", SERIES[index], informed=False)
+        _points(axes[0], rows, "dimension", "norm_ratio", labels[factor], SERIES[index], MARKERS[index])
     unbiased = table[table.factor == "dimension"]
-    _theory(axes[1], unbiased, "dimension", "cosine", COLOURS[0], informed=False)
-    _points(axes[1], unbiased, "dimension", "cosine", "either factor", COLOURS[0])
+    _theory(axes[1], unbiased, "dimension", "cosine", SERIES[0], informed=False)
+    _points(axes[1], unbiased, "dimension", "cosine", "either factor", SERIES[0])
     for axis in axes:
         axis.axvline(1000, color="0.4", linestyle=":", linewidth=1, label="$d = 1000$")
         axis.set(xlabel="dimension $d = M D$")
         _powers_of_two(axis, table.dimension)
         axis.legend(handles=[*axis.get_legend_handles_labels()[0], _theory_key(informed=False)])
-    axes[0].set(ylabel=r"$\|\hat g\|\,/\,\|\nabla L\|$", ylim=(0, None))
-    axes[1].set(ylabel=r"cosine with $\nabla L$", ylim=(0, 1))
+    axes[0].set(ylabel=NORM, ylim=(0, None))
+    axes[1].set(ylabel=COSINE, ylim=(0, 1))
+    letters(axes)
     return figure
 
 
@@ -109,24 +104,31 @@ def cosine_by_budget(table: pd.DataFrame) -> Figure:
     axes = figure.subplots(1, len(epsilons), sharey=True, squeeze=False)
     for axis, epsilon in zip(axes[0], epsilons):
         for index, (differences, rows) in enumerate(table[table.epsilon == epsilon].groupby("differences")):
-            _points(axis, rows, "budget", "cosine", differences, COLOURS[index], MARKERS[index], line="-")
+            _points(axis, rows, "budget", "cosine", differences, SERIES[index], MARKERS[index], line="-")
         axis.set(title=rf"$\varepsilon = {epsilon:.3g}$", xlabel="loss queries")
         _powers_of_two(axis, table.budget)
-    axes[0, 0].set_ylabel(r"cosine with $\nabla L$")
+    axes[0, 0].set_ylabel(COSINE)
     axes[0, 0].legend()
+    letters(axes[0])
     return figure
 
 
 @in_style
 def cosine_by_precision(table: pd.DataFrame) -> Figure:
-    """Cosine against ε for services of different precision."""
-    figure = Figure(figsize=(PAGE * 0.7, 2.5))
-    axis = figure.subplots()
-    for index, (precision, rows) in enumerate(table.groupby("precision", sort=False)):
-        _points(axis, rows, "epsilon", "cosine", precision, COLOURS[index], MARKERS[index], line="-")
-    _paper_epsilon(axis, table.loc[table.is_default, "epsilon"].iloc[0])
-    axis.set(xscale="log", xlabel=r"step $\varepsilon$", ylabel=r"cosine with $\nabla L$")
-    figure.legend(loc="outside right center")
+    """Cosine against ε for services of different precision: of the whole model left, of a part of it right."""
+    exact = table.precision.iloc[0]
+    whole = [name for name in table.precision.unique() if name.startswith("model") or "float32" in name]
+    parts = {"the whole model": whole, "a part of it": [exact, *(name for name in table.precision.unique() if name not in whole)]}
+    figure = Figure(figsize=(PAGE, 2.6))
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, (title, names) in zip(axes, parts.items()):
+        for index, name in enumerate(names):
+            _points(axis, table[table.precision == name], "epsilon", "cosine", name, SERIES[index], MARKERS[index], line="-")
+        _paper_epsilon(axis, table.loc[table.is_default, "epsilon"].iloc[0])
+        axis.set(xscale="log", xlabel=r"step $\varepsilon$", title=title)
+        axis.legend(fontsize="x-small")
+    axes[0].set_ylabel(COSINE)
+    letters(axes)
     return figure
 
 
@@ -140,7 +142,7 @@ def error_by_batch(table: pd.DataFrame) -> Figure:
     for axis, q in zip(axes[0], counts):
         means = table[table.q == q].groupby("batch_size").mean(numeric_only=True)
         ticks, below = range(len(means)), 0.0
-        for colour, (part, label) in zip(COLOURS, parts.items()):
+        for colour, (part, label) in zip(SERIES, parts.items()):
             axis.bar(ticks, means[part], bottom=below, color=colour, width=0.6, label=label)
             below = below + means[part]
         theory = means.batch_error + means.expected_estimator_error
@@ -151,15 +153,16 @@ def error_by_batch(table: pd.DataFrame) -> Figure:
         axis.grid(axis="x", visible=False)
     axes[0, 0].set_ylabel(r"squared error $/\,\|\nabla L\|^2$")
     axes[0, -1].legend()
+    letters(axes[0])
     return figure
 
 
 @in_style
 def landscape(table: pd.DataFrame) -> Figure:
     """The loss along three directions; dashed, its tangents."""
-    figure = Figure(figsize=(COLUMN * 1.2, 2.5))
+    figure = Figure(figsize=(COLUMN, 2.3))
     axis = figure.subplots()
-    for colour, (direction, rows) in zip(COLOURS, table.groupby("direction", sort=False)):
+    for colour, (direction, rows) in zip(SERIES, table.groupby("direction", sort=False)):
         axis.plot(rows.distance, rows.loss, color=colour, marker="", label=direction)
         axis.plot(rows.distance, rows.linear, color=colour, marker="", linestyle="--", linewidth=0.8)
     margin = 0.1 * (table.loss.max() - table.loss.min())
@@ -172,12 +175,11 @@ def landscape(table: pd.DataFrame) -> Figure:
 @in_style
 def local_model_error(table: pd.DataFrame) -> Figure:
     """Error of the predicted text features against the length of the step, both logarithmic; dashed, a line of slope 2."""
-    figure = Figure(figsize=(COLUMN * 1.2, 2.5))
+    figure = Figure(figsize=(COLUMN, 2.3))
     axis = figure.subplots()
     for index, (q, rows) in enumerate(table.groupby("q")):
-        errors = rows.groupby("length").error
-        axis.plot(errors.mean(), color=COLOURS[index], marker=MARKERS[index], label=f"$q = {q}$")
-        axis.fill_between(*zip(*errors.quantile([0, 1]).unstack().itertuples()), color=COLOURS[index], alpha=0.13, linewidth=0)
+        look = {"color": SERIES[index], "marker": MARKERS[index], "label": f"$q = {q}$", "legend": False}
+        sns.lineplot(rows, x="length", y="error", errorbar=("pi", 100), err_kws={"alpha": 0.13, "linewidth": 0}, ax=axis, **look)
     means = table.groupby("length").error.mean()
     lengths = means.index[means.index <= 1]
     middle = lengths[len(lengths) // 2]
@@ -197,39 +199,41 @@ def descents(table: pd.DataFrame) -> Figure:
     for axis, (quantity, label) in zip(axes, quantities.items()):
         for index, (name, rows) in enumerate(table.groupby("descent", sort=False)):
             for _, seed in rows.groupby("seed"):
-                axis.plot(seed.prompt_sets, seed[quantity], color=COLOURS[index], marker="", linewidth=0.4, alpha=0.6)
+                axis.plot(seed.prompt_sets, seed[quantity], color=SERIES[index], marker="", linewidth=0.4, alpha=0.6)
             mean = rows.groupby("prompt_sets")[quantity].mean()
             every = max(len(mean) // 6, 1)
-            axis.plot(mean.index, mean, color=COLOURS[index], marker=MARKERS[index], markevery=every, label=name)
+            axis.plot(mean.index, mean, color=SERIES[index], marker=MARKERS[index], markevery=every, label=name)
         axis.set(xlabel="prompt sets asked", ylabel=label)
         axis.set_xscale("symlog", linthresh=10)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    letters(axes)
+    legend(figure, axes[0].get_legend_handles_labels()[0], "thin: seeds; thick: their mean", columns=3)
     return figure
 
 
 @in_style
 def training(table: pd.DataFrame) -> Figure:
-    """Validation accuracy against class prompts, one panel per group of estimators; every seed a thin line."""
-    groups = {
-        "scored on batches": [name for name in table.estimator.unique() if "support" not in name],
-        "scored on the whole support set": [name for name in table.estimator.unique() if "support" in name],
-    }
-    figure = Figure(figsize=(PAGE, 2.6))
-    axes = figure.subplots(1, 2, sharex=True, sharey=True)
-    for axis, (title, names) in zip(axes, groups.items()):
-        for index, name in enumerate(names):
-            rows = table[table.estimator == name]
-            family = name.removesuffix(", whole support")
-            colour = FAMILY_COLOURS[family]
-            for _, seed in rows.groupby("seed"):
-                axis.plot(seed.class_prompts, seed.validation_accuracy, color=colour, marker="", linewidth=0.4, alpha=0.6)
-            mean = rows.groupby("step")[["class_prompts", "validation_accuracy"]].mean()
-            line = {"color": colour, "marker": MARKERS[index], "markevery": max(len(mean) // 6, 1)}
-            axis.plot(mean.class_prompts, mean.validation_accuracy, label=family, **line)
-        axis.set(title=title, xlabel="class prompts")
-        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axis.legend(fontsize="x-small", ncols=2)
-    axes[0].set_ylabel("accuracy on validation (%)")
+    """Accuracy after the last step, on validation, and its difference from "sphere" on the same seed: a row per estimator.
+
+    Rows are sorted by their mean; diamonds and bars are means and 95 % t intervals over seeds.
+    """
+    last = table[table.step == table.step.max()].pivot(index="seed", columns="estimator", values="validation_accuracy")
+    order = list(last.mean().sort_values(ascending=False, kind="stable").index)
+    colours = {name: SERIES["whole support" in name] for name in order}
+    shown = {"accuracy on validation (%)": last, 'difference from "sphere" (points)': last.sub(last["sphere"], axis=0)}
+    figure = Figure(figsize=(PAGE, 0.8 + 0.19 * len(order)))
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, (title, wide) in zip(axes, shown.items()):
+        values = wide.melt(value_name=SCORE)
+        if title.startswith("difference"):
+            values = values[values.estimator != "sphere"]
+            axis.axvline(0, color="black", linewidth=0.8, linestyle="--")
+        dots_and_intervals(axis, values, SCORE, "estimator", order, colours)
+        axis.set_xlabel(title)
+    category_axis(axes[0], order)
+    axes[1].grid(axis="y", visible=False)
+    letters(axes)
+    handles = [mark(colour, "D", name) for colour, name in zip(SERIES, ("scored on batches", "scored on the whole support"))]
+    legend(figure, handles, f"dots: seeds; {INTERVALS}")
     return figure
 
 
@@ -245,14 +249,30 @@ def _theory_key(informed: bool) -> Line2D:
     return Line2D([], [], color="0.3", marker="", linewidth=1, linestyle=line, label=label)
 
 
-def _points(axis, rows, x, quantity, label, colour, marker="o", line="") -> None:
+def _points(axis, rows, x, quantity, label, colour, marker="o", line="none") -> None:
     """Means (root mean squares of norms) with a band of one standard deviation."""
-    groups = rows.groupby(x)[quantity]
-    centre = groups.mean() if quantity == "cosine" else groups.apply(lambda v: (v**2).mean() ** 0.5)
-    spread = groups.std()
-    axis.plot(centre.index, centre, color=colour, marker=marker, linestyle=line, label=label)
-    low = centre - spread if quantity == "cosine" else (centre - spread).clip(lower=1e-3)
-    axis.fill_between(centre.index, low, centre + spread, color=colour, alpha=0.13, linewidth=0)
+    centre = "mean" if quantity == "cosine" else _root_mean_square
+    look = {
+        "color": colour,
+        "marker": marker,
+        "linestyle": line,
+        "label": label,
+        "legend": False,
+        "err_kws": {"alpha": 0.13, "linewidth": 0},
+    }
+    sns.lineplot(rows, x=x, y=quantity, estimator=centre, errorbar=lambda values: _spread(values, centre), ax=axis, **look)
+    axis.set(xlabel="", ylabel="")
+
+
+def _root_mean_square(values) -> float:
+    return (values**2).mean() ** 0.5
+
+
+def _spread(values, centre) -> tuple[float, float]:
+    """One standard deviation to either side of the centre; a norm stays above zero, for its axis is logarithmic."""
+    middle = values.mean() if centre == "mean" else centre(values)
+    low = middle - values.std()
+    return (low if centre == "mean" else max(low, 1e-3)), middle + values.std()
 
 
 def _paper_epsilon(axis, epsilon) -> None:
@@ -262,8 +282,7 @@ def _paper_epsilon(axis, epsilon) -> None:
 def _powers_of_two(axis, values) -> None:
     """A logarithmic x axis with a tick at every value."""
     axis.set_xscale("log")
-    axis.set_xticks(sorted(values.unique()), sorted(values.unique()))
-    axis.xaxis.set_minor_locator(NullLocator())
+    tick_values(axis.xaxis, values)
 
 
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {

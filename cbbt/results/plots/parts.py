@@ -1,31 +1,61 @@
-"""What several figures share: the panels, a method's line, the legend, the selection of rows.
+"""What several figures share: methods' looks, grids of panels, dots with intervals, the legend, the selection of rows.
 
 A method has the same colour and marker in every figure (`cbbt.catalogue`).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+import string
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import NullLocator
 
-from cbbt.catalogue import CATALOGUE, UNTUNED, label, method_order
-from cbbt.results.plots.style import COLOURS, COLUMN, MARKERS, PAGE
+from cbbt.catalogue import CATALOGUE, SHADES, UNTUNED, label, method_order
+from cbbt.results.plots.style import COLUMN, PAGE
+from cbbt.results.statistics import t_tests
 
 NAME = {"parse_math": False}  # of a text with a name in it: a $ there begins no formula
+MOST = 6  # lines of a panel that an eye keeps apart
+DASHES = {"zero_shot": "--", "zero_shot_bare": ":"}  # of lines across a panel
+SMALL = {"jitter": False, "size": 2.6, "alpha": 0.6, "zorder": 2}  # dots of `dots_and_intervals`
+LARGE = {"linestyle": "none", "markersize": 4, "markeredgecolor": "black", "markeredgewidth": 0.6, "zorder": 3}
+BAR = {"color": "black", "linewidth": 0.9, "zorder": 1.5}
+INTERVALS = "diamonds, bars: mean, 95 % t interval"  # of `dots_and_intervals`
 
 
-def look(method: str) -> tuple[str, str | tuple]:
+def look(method: str) -> tuple[str, str]:
     """Colour and marker; a method of your own gets one by its name."""
     if method in CATALOGUE:
         return CATALOGUE[method].colour, CATALOGUE[method].marker
-    number = zlib.crc32(method.encode())
-    return COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]
+    number, colours, markers = zlib.crc32(method.encode()), SHADES["own"], "os^Dv"
+    return colours[number % len(colours)], markers[number // len(colours) % len(markers)]
+
+
+def kind(method: str) -> str:
+    """Which of `SHADES` a method has."""
+    return CATALOGUE[method].kind if method in CATALOGUE else "own"
+
+
+def looks(methods) -> dict:
+    """Seaborn's options that draw each method of the column "method" with its look."""
+    order = method_order(methods)
+    palette, markers = ({method: point(method)[option] for method in order} for option in ("color", "marker"))
+    hue = {"hue": "method", "hue_order": order, "palette": palette}
+    return hue | {"style": "method", "style_order": order, "markers": markers}
+
+
+def point(method: str) -> dict:
+    """Matplotlib's options of a single point; what is elsewhere a line across a panel is a circle."""
+    colour, marker = look(method)
+    return {"color": colour, "marker": marker or "o", "linestyle": "none", "mec": "white", "mew": 0.4}
 
 
 def short_name(dataset: str) -> str:
@@ -44,63 +74,137 @@ def of_methods(table: pd.DataFrame, methods: list[str] | None) -> pd.DataFrame:
     return table[table.method.isin(wanted)]
 
 
+def of_lines(table: pd.DataFrame, methods: list[str] | None) -> pd.DataFrame:
+    """As `of_methods`, for a figure that draws a line for each. Raises ValueError for more than `MOST`."""
+    chosen = of_methods(table, methods)
+    if len(drawn := method_order(chosen.method)) > MOST:
+        raise ValueError(f"a panel holds {MOST} lines at most: choose methods from {', '.join(drawn)}")
+    return chosen
+
+
 def at_shots(table: pd.DataFrame, shots: int) -> pd.DataFrame:
     if shots not in set(table.shots):
         raise ValueError(f"no row has shots={shots}; the table has {', '.join(map(str, sorted(set(table.shots))))}")
     return table[table.shots == shots]
 
 
-def panel_axes(n: int, xlabel: str, ylabel: str = "test accuracy (%)", columns: int | None = None, sharey: bool = False):
-    """A page-wide figure with n panels, its axes, and the axes that are left over."""
-    columns = min(n, columns or (3 if n <= 6 else 4))
-    rows = math.ceil(n / columns)
-    width = PAGE if columns > 1 else COLUMN
-    figure = Figure(figsize=(width, (1.65 if columns > 1 else 2.3) * rows + 0.55))
-    axes = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).flat)
-    for index, ax in enumerate(axes[:n]):
-        ax.yaxis.set_major_locator(MaxNLocator(5))
-        if index % columns == 0:
-            ax.set_ylabel(ylabel, **NAME)
-        if index + columns >= n:
-            ax.set_xlabel(xlabel)
-    for ax in axes[n:]:
-        ax.set_axis_off()
-    return figure, axes[:n], axes[n:]
+class Panels(sns.FacetGrid):
+    """Seaborn's grid of panels, each with its letter; those of the first row have their name as title, as it stands."""
+
+    def set_titles(self):
+        letters(self.axes.flat)
+        for ax, name in zip(self.axes.flat, self.col_names):
+            ax.set_title(short_name(str(name)), **NAME)
+
+    def tight_layout(self):
+        """Nothing: it would leave a legend no room; the figure's constrained layout does it."""
 
 
-def line(ax, table: pd.DataFrame, x: str, y: str, method: str, dense: bool = False) -> None:
-    """Mean of y over seeds at each x, with a band of ± one sd.
+def panels(table: pd.DataFrame, column: str, height: float, most: int = 5, **options) -> Panels:
+    """A page-wide grid with a panel for each value of a column, in its order.
 
-    A dense line has a marker at every fifth of the panel, where each method starts
+    height: of a row, in inches; it holds `most` panels if there are no more. options: of seaborn's FacetGrid.
+    Each panel has its own x axis; they share y unless `sharey=False`.
+    """
+    names = list(dict.fromkeys(table[column]))
+    columns = len(names) if len(names) <= most else min(most, 4)
+    grid = Panels(table, col=column, col_order=names, col_wrap=columns, sharex=False, **options)
+    size = PAGE if columns > 1 else COLUMN, height * math.ceil(len(names) / columns) + 0.4
+    grid.figure.set_size_inches(size)
+    return grid
+
+
+def letters(axes) -> None:
+    """Name the panels of a figure a, b, c, …; one alone needs no name."""
+    axes = list(axes)
+    for ax, letter in zip(axes, string.ascii_lowercase if len(axes) > 1 else ""):
+        ax.set_title(letter, loc="left", fontweight="bold")
+
+
+def lines(ax, table: pd.DataFrame, x: str, y: str, dense: bool = False) -> None:
+    """A line for each method: the mean of y over seeds at each x, with a band of ± one sd.
+
+    A dense line has a marker at every fourth of the panel, where each method starts
     at a place of its own, so that lines on top of each other are still seen.
     """
-    colour, marker = look(method)
-    over_seeds = table.groupby(x)[y].agg(["mean", "std"])
-    marks = (0.03 * (1 + method_order({*CATALOGUE, method}).index(method)), 0.25) if dense else None
-    ax.plot(over_seeds.index, over_seeds["mean"], color=colour, marker=marker, markevery=marks, mec="white", mew=0.4)
-    band = over_seeds.dropna()
-    ax.fill_between(band.index, band["mean"] - band["std"], band["mean"] + band["std"], color=colour, alpha=0.15, linewidth=0)
+    options = looks(table.method) | {"dashes": False, "err_kws": {"alpha": 0.15, "linewidth": 0}}
+    sns.lineplot(table, x=x, y=y, errorbar="sd", legend=False, ax=ax, **options)
+    ax.set(xlabel="", ylabel="")
+    for place, line in enumerate(ax.lines if dense else ()):
+        line.set_markevery((0.04 * (1 + place), 0.25))
+
+
+def dots_and_intervals(ax, table: pd.DataFrame, x: str, y: str, order: list, colours: dict) -> None:
+    """Every value a dot; diamonds and bars: the mean with its 95 % t interval, as in `statistics.difference_table`.
+
+    order: values of the column that is not measured. colours: of these values.
+    """
+    hue = y if set(order) & set(table[y]) else x
+    common = {"data": table, "x": x, "y": y, "order": order, "legend": False, "ax": ax}
+    sns.stripplot(**common, hue=hue, palette=colours, **SMALL)
+    intervals(ax, table, x, y, order, hue, colours)
+
+
+def intervals(ax, table: pd.DataFrame, x: str, y: str, order: list, hue: str, colours: dict, markers="D") -> None:
+    """Means with 95 % t intervals; where `hue` is another column than x and y, its values stand side by side."""
+    common = {"data": table, "x": x, "y": y, "order": order, "hue": hue, "palette": colours, "legend": False, "ax": ax}
+    dodge = 0.35 if hue not in (x, y) and len(colours) > 1 else False
+    sns.pointplot(**common, dodge=dodge, errorbar=_interval, markers=markers, err_kws=BAR, **LARGE)
+    ax.set(xlabel="", ylabel="")
+
+
+def _interval(values) -> tuple[float, float]:
+    tests = t_tests(pd.Series(np.asarray(values)))
+    return tests["low"], tests["high"]
+
+
+def symbols(ax, table: pd.DataFrame, x: str, y: str, names: list[str]) -> list[Line2D]:
+    """A grey symbol for each row of the table, by its column "dataset"; returns the legend's entries of these names."""
+    shapes = dict(zip(names, itertools.cycle("os^vP*<>Xph8d")))
+    rows = table[table.dataset.isin(names)]
+    sns.scatterplot(rows, x=x, y=y, style="dataset", markers=shapes, color="0.45", s=13, legend=False, ax=ax, zorder=2)
+    ax.set(xlabel="", ylabel="")
+    return [mark("0.45", shape, short_name(name)) for name, shape in shapes.items()]
+
+
+def category_axis(ax, names: list[str]) -> None:
+    """A row for each name, the first on top."""
+    ax.set_yticks(range(len(names)), labels=names, **NAME)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+    ax.tick_params(axis="y", length=0)
+
+
+def tick_values(axis, values) -> None:
+    """A tick at each of these values, with its number, and no other."""
+    values = sorted(set(values))
+    axis.set_ticks(values, labels=[f"{value:g}" for value in values])
+    axis.set_minor_locator(NullLocator())
 
 
 def handle(method: str, linestyle: str = "-") -> Line2D:
-    colour, marker = look(method)
-    return Line2D([], [], color=colour, marker=marker, linestyle=linestyle, label=label(method))
+    """A legend's entry of a method: a line with its marker, or for "none" a point."""
+    look_of = point(method) if linestyle == "none" else point(method) | {"marker": look(method)[1], "linestyle": linestyle}
+    return Line2D([], [], label=label(method), **look_of)
 
 
-def legend(figure: Figure, spare: list, handles: list, note: str) -> None:
-    """One legend: in a panel left over, or below the panels."""
-    if spare:
-        drawn = spare[0].legend(handles=handles, loc="center", title=note.replace("; ", "\n"), title_fontsize=7)
-    else:
-        columns = 4 if figure.get_figwidth() > COLUMN else 2
-        drawn = figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=note, title_fontsize=7)
+def mark(colour: str, marker: str, name: str) -> Line2D:
+    """A legend's entry of anything else: a point."""
+    return Line2D([], [], color=colour, marker=marker, linestyle="none", label=name, mec="white", mew=0.4)
+
+
+def legend(figure: Figure, handles: list, note: str, columns: int | None = None) -> None:
+    """One legend for all panels, below them: a note, and what each mark is."""
+    columns = columns or max(1, round(figure.get_figwidth() / 1.7))
+    drawn = figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=note)
     for text in (drawn.get_title(), *drawn.get_texts()):
         text.set(**NAME)
 
 
 def band_note(table: pd.DataFrame) -> str:
+    """What a line and its band are."""
     counts = table.groupby("shots").seed.nunique()
     least, most = counts.min(), counts.max()
     if most == 1:
-        return "one seed"
-    return f"mean ± sd over {most} seeds" if least == most else f"mean ± sd over {least} to {most} seeds"
+        return "lines: one seed"
+    return "lines: means; bands: ± one sd over " + (f"{most} seeds" if least == most else f"{least} to {most} seeds")

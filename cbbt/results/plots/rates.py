@@ -1,17 +1,16 @@
-"""Validation accuracy against the prompt's rate, one line per estimate of the gradient."""
+"""Validation accuracy against the prompt's rate, one line per estimate of the gradient, and against the directions."""
 
 from __future__ import annotations
 
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import NullLocator
 
+from cbbt.catalogue import label
 from cbbt.results.estimators import TRUE
-from cbbt.results.plots.parts import COLOURS, MARKERS, legend
-from cbbt.results.plots.style import PAGE, in_style
-
-BLACK = "#000000"  # the true gradient's alone
+from cbbt.results.peers import shots_name
+from cbbt.results.plots.parts import INTERVALS, dots_and_intervals, legend, letters, look, panels, tick_values
+from cbbt.results.plots.style import MARKERS, PAGE, SERIES, in_style
 
 
 @in_style
@@ -19,32 +18,53 @@ def accuracy_against_rate(table: pd.DataFrame) -> Figure:
     """A row per number of shots; on the left every step asks, with more or fewer directions, on the right one in three.
 
     `table`: of `cbbt.results.estimators.rate_table`. Lines are means over data sets and seeds;
-    the true gradient stands in both columns.
+    the true gradient stands in both columns, which share their axis.
     """
     shots, names = sorted(set(table.shots), reverse=True), list(dict.fromkeys(table.estimator))
-    columns = {
-        "every step, batches": [name for name in names if name.startswith("q =")],
-        "one step in three, q = 7": [name for name in names if "," in name],
+    counts, families = ([name for name in names if name.startswith("q =")], [name for name in names if "," in name])
+    columns = {  # title → its estimators' colours; more directions are darker
+        "every step, batches": dict(zip(counts, sns.color_palette("cividis", len(counts)).as_hex())),
+        "one step in three, q = 7": dict(zip(families, SERIES)),
     }
-    figure = Figure(figsize=(PAGE, 0.9 + 1.5 * len(shots)))
+    figure = Figure(figsize=(PAGE, 1.0 + 1.5 * len(shots)))
     axes = figure.subplots(len(shots), 2, squeeze=False, sharex=True, sharey="row")
-    looks = [look for look in zip((*COLOURS, "#882255"), (*MARKERS, "8")) if look[0] != BLACK]
-    look = {TRUE: (BLACK, "X")} | dict(zip(sum(columns.values(), []), looks))
+    true_colour, true_marker = look("true_gradient")
     for row, count in zip(axes, shots):
         for ax, (title, own) in zip(row, columns.items()):
-            for name in [TRUE, *own]:
-                line = table[(table.estimator == name) & (table.shots == count)].sort_values("prompt_lr")
-                ax.plot(line.prompt_lr, line.accuracy, color=look[name][0], marker=look[name][1], mec="white", mew=0.4)
-            ax.set_xscale("log")
-            ax.set_title(f"{title}, {count} shots")
-        row[0].set_ylabel("validation accuracy (%)")
-    rates = sorted(set(table.prompt_lr))
-    for ax in axes[-1]:
-        ax.set_xlabel("rate of the prompt")
-        ax.set_xticks(rates, labels=[f"{rate:g}" for rate in rates])
-        ax.xaxis.set_minor_locator(NullLocator())
-    handles = [
-        Line2D([], [], color=look[name][0], marker=look[name][1], label=name) for name in [TRUE, *sum(columns.values(), [])]
-    ]
-    legend(figure, [], handles, "means over data sets and seeds")
+            palette, order = own | {TRUE: true_colour}, [*own, TRUE]
+            markers = dict(zip(own, MARKERS)) | {TRUE: true_marker}
+            common = {"hue_order": order, "style_order": order, "palette": palette, "markers": markers}
+            part = table[table.shots == count]
+            sns.lineplot(part, x="prompt_lr", y="accuracy", hue="estimator", style="estimator", dashes=False, ax=ax, **common)
+            ax.set(xscale="log", title=f"{title}, {count} shots", xlabel="rate of the prompt", ylabel="validation accuracy (%)")
+            tick_values(ax.xaxis, table.prompt_lr)
+            sns.move_legend(
+                ax, "upper center", bbox_to_anchor=(0.5, -0.32), ncols=2, title="", columnspacing=0.8, handlelength=1.6
+            )
+            if count != shots[-1]:
+                ax.get_legend().remove()
+            ax.label_outer()
+    letters(axes.flat)
+    figure.suptitle("means over data sets and seeds", fontsize=7)
     return figure
+
+
+@in_style
+def accuracy_by_directions(table: pd.DataFrame, method: str) -> Figure:
+    """Points over a data set's mean against q, at one budget of loss queries: a panel per number of shots, most first.
+
+    table: of `cbbt.results.estimators.directions_table`, for `method`. Dots: data sets.
+    """
+    table = table.sort_values(["shots", "q"], ascending=[False, True]).assign(
+        panel=lambda rows: rows.shots.map(shots_name), directions=lambda rows: rows.q.astype(str)
+    )
+    order = [str(q) for q in sorted(set(table.q))]
+    grid = panels(table, "panel", 1.8)
+    for name, ax in grid.axes_dict.items():
+        ax.axhline(0, color="black", linewidth=0.8, linestyle="--")
+        colours = dict.fromkeys(order, look(method)[0])
+        dots_and_intervals(ax, table[table.panel == name], "directions", "ahead", order, colours)
+        ax.grid(axis="x", visible=False)
+    grid.set_axis_labels("directions q of a step, at one budget", "validation accuracy,\npoints over the mean")
+    legend(grid.figure, [], f"{label(method)}; dots: data sets; {INTERVALS}")
+    return grid.figure

@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from cbbt.results.plots.parts import NAME
-from cbbt.results.plots.style import COLOURS, MARKERS, PAGE, in_style
+from cbbt.results.plots.parts import NAME, letters, tick_values
+from cbbt.results.plots.style import MARKERS, PAGE, SERIES, in_style
 
 AXES = {  # column of the table of scaling → name in the figure
     "directions": "directions q",
@@ -29,15 +29,14 @@ def text_speed(table: pd.DataFrame) -> Figure:
     for ax, backbone in zip(axes, backbones):
         rows = table[table.backbone == backbone]
         for index, (length, line) in enumerate(rows.groupby("context_length")):
-            look = {"color": COLOURS[index], "marker": MARKERS[index]}
+            look = {"color": SERIES[index], "marker": MARKERS[index]}
             ax.plot(line.classes, line.over_padded, label=f"M = {length}, over 77 tokens", **look)
             ax.plot(line.classes, line.over_cut, label=f"M = {length}, over cut", linestyle=":", markerfacecolor="white", **look)
         ax.set(xscale="log", yscale="log", xlabel="classes")
         ax.set_title(backbone, **NAME)
-        ax.set_xticks(sorted(set(rows.classes)), labels=sorted(set(rows.classes)))
-        ax.set_yticks([2, 5, 10, 20, 50], labels=[2, 5, 10, 20, 50])
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_minor_locator(NullLocator())
+        tick_values(ax.xaxis, rows.classes)
+        tick_values(ax.yaxis, [2, 5, 10, 20, 50])
+    letters(axes)
     axes[0].set_ylabel("times as fast")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center")
@@ -53,16 +52,16 @@ def scaling(table: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(PAGE, 1.9))
     for ax, (name, title) in zip(figure.subplots(1, len(AXES), sharey=True), AXES.items()):
         rows = table[table.axis == name]
-        ax.plot(rows[name], rows.seconds, color=COLOURS[0], marker="o")
+        ax.plot(rows[name], rows.seconds, color=SERIES[0], marker="o")
         last = rows.iloc[-1]
         dashed = {"color": "0.5", "marker": "", "linestyle": "--", "linewidth": 0.9}
         ax.plot(rows[name], last.seconds * rows[name] / last[name], label="in proportion", **dashed)
         ax.set(xscale="log", yscale="log", xlabel=title)
-        ax.set_xticks(rows[name], labels=[f"{value:g}" for value in rows[name]])
-        ax.xaxis.set_minor_locator(NullLocator())
+        tick_values(ax.xaxis, rows[name])
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_locator(NullLocator())
+    letters(figure.axes)
     figure.axes[0].set_ylabel("seconds a step")
     figure.axes[0].legend(loc="upper left")
     figure.axes[0].set_ylim(table.seconds.min() / 2, table.seconds.max() * 2)

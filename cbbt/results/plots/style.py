@@ -1,8 +1,7 @@
 """The look of every figure, and the one way to save one.
 
-Widths are those of two-column papers, in inches. Colours are Okabe & Ito's
-(2008), told apart by all common kinds of colour vision; lines differ in marker
-as well, so that they can be read in grey.
+Seaborn's theme for papers, at the widths of two-column papers, in inches. What a
+method looks like says `cbbt.catalogue`.
 """
 
 from __future__ import annotations
@@ -13,15 +12,16 @@ import warnings
 from hashlib import sha256
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import matplotlib.style
-from cycler import cycler
+import seaborn as sns
 from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.text import Text
 
 COLUMN, PAGE = 3.25, 6.75  # inches: one column, both columns
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#56B4E9", "#FEB300", "#000000")  # of what is no method; after Okabe & Ito (2008)
+MARKERS = ("o", "s", "^", "D", "v", "P")
 
 VENUES = {  # venue → width of a column and of the page in inches, font family, its size in points
     "acl": (3.03, 6.30, "serif", 8),
@@ -32,29 +32,32 @@ VENUES = {  # venue → width of a column and of the page in inches, font family
     "ieee": (3.5, 7.16, "sans-serif", 8),
 }
 
-STYLE = {
+THEME = sns.axes_style("whitegrid") | sns.plotting_context("paper", font_scale=8 / 9.6)  # seaborn's, with text of 8 points
+STYLE = THEME | {
     "figure.dpi": 100,
     "figure.constrained_layout.use": True,
     "savefig.dpi": 300,
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib: the same everywhere
     "font.serif": ["STIXGeneral"],  # of the shape of Times, and ships with matplotlib too
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "legend.fontsize": 7,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "axes.prop_cycle": cycler(color=COLOURS) + cycler(marker=MARKERS),
+    "axes.edgecolor": "0.15",
+    "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,  # the grid lies under bars and bands
-    "grid.color": "#E5E5E5",
+    "axes.titlesize": 8,
+    "grid.color": "0.9",
     "grid.linewidth": 0.6,
-    "lines.linewidth": 1.4,
+    "xtick.bottom": True,
+    "xtick.major.size": 3,
+    "xtick.minor.size": 1.5,
+    "ytick.left": True,
+    "ytick.major.size": 3,
+    "lines.linewidth": 1.3,
     "lines.markersize": 4,
     "legend.frameon": False,
+    "legend.title_fontsize": 7,
+    "legend.fontsize": 7,
+    "patch.force_edgecolor": False,
     "pdf.fonttype": 42,  # embed TrueType outlines, not Type 3
     "svg.hashsalt": "cbbt",
 }
@@ -69,13 +72,17 @@ def use_style() -> None:
 
 
 def in_style(draw):
-    """Decorator of a function that draws a figure: in `STYLE` on matplotlib's defaults, with a font for every character."""
+    """Decorator of a function that draws a figure: in `STYLE` on matplotlib's defaults, with a font for every character.
+
+    It is closed in pyplot, which seaborn's grids enter, or a notebook would show each of them twice.
+    """
 
     @functools.wraps(draw)
     def drawn(*arguments, **options):
         with matplotlib.style.context(DEFAULTS):
             figure = draw(*arguments, **options)
             find_fonts(figure)
+            plt.close(figure)
         return figure
 
     return drawn
@@ -139,6 +146,7 @@ def fit_venue(figure, venue: str) -> None:
     column, page, family, size = VENUES[venue]
     wide = figure.get_figwidth() > max(COLUMN, column)
     figure.set_figwidth(page if wide else column)
+    figure.draw_without_rendering()  # makes all ticks, for one that comes later has the font of before
     for text in figure.findobj(Text):
         text.set_fontfamily(STYLE[f"font.{family}"])
         text.set_fontsize(text.get_fontsize() * size / STYLE["font.size"])
@@ -150,8 +158,6 @@ def save_figure(figure, name: str, folder: str | Path, venue: str = "") -> list[
 
     Notes in `figure.files` the SHA-256 of each file, by its name, so that a notebook can say of which files its picture is.
     """
-    if venue:
-        fit_venue(figure, venue)
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     # No dates and no producer version in the files, or no two would be equal.
@@ -159,6 +165,8 @@ def save_figure(figure, name: str, folder: str | Path, venue: str = "") -> list[
     paths = [folder / f"{name}.{kind}" for kind in metadata]
     with matplotlib.style.context(DEFAULTS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # said once, by `find_fonts`
+        if venue:
+            fit_venue(figure, venue)
         for path, blank in zip(paths, metadata.values()):
             figure.savefig(path, metadata=blank)
     figure.files = {path.name: sha256(path.read_bytes()).hexdigest() for path in paths}
