@@ -5,7 +5,8 @@
 Everything runs on this machine, over loopback; RN50 with random weights, for speed does not
 depend on their values. Calls that are compared take turns. Writes and prints
 
-- `remote_wire.csv`: one question of 65 prompt sets, local and through a server, with the bytes of both ways.
+- `remote_wire.csv`: one query of 65 prompt sets through a server: seconds, those of them within the model, what the
+  client waits beyond (`overhead_ms`, and its share of all), and the bytes of both ways.
 - `remote_load.csv`: class prompts a second of eight client processes that ask at once, against one process with a
   box of its own before and after; with questions taken one by one, and joined (`--join`). `spread` is the most a
   client got over the least.
@@ -27,11 +28,12 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.datasets import load_sample_image
-from timing import turns
 from torch.nn import functional as F
 
 from cbbt.box.blackbox import BlackBox, load_black_box
 from cbbt.box.ledger import Ledger
+from cbbt.box.server.doors import Limits
+from cbbt.box.server.serve import serve
 from cbbt.box.wire import compressed, pack
 
 SETS = 65  # q = 64 directions and the point itself
@@ -41,19 +43,31 @@ MODELS = {"mini": "default", "photo": "default", "RN50": None}
 
 
 @contextlib.contextmanager
-def server(backbone: str, join: int = 0):
-    """The address of `backbone`, served by a process of its own."""
+def server(backbone: str, join: int = 0, tell: bool = False):
+    """The address of `backbone` in a process of its own, and what that prints: if it shall `tell`, seconds within the model."""
+    call = [sys.executable, __file__, "--serve", backbone, "--join", str(join), *(["--tell"] if tell else [])]
     with tempfile.TemporaryDirectory() as folder:
-        code = (
-            "from cbbt.box.server.doors import Limits; from cbbt.box.server.serve import serve; "
-            f"serve({backbone!r}, {MODELS[backbone]!r}, port=0, ledger={folder + '/ledger.sqlite'!r}, limits=Limits(join={join}))"
-        )
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen([*call, "--out", folder], stdout=subprocess.PIPE, text=True)
         try:
-            yield process.stdout.readline().split(" at ")[1].split()[0]
+            yield process.stdout.readline().split(" at ")[1].split()[0], process.stdout
         finally:
             process.kill()
             process.wait()
+
+
+def timed_server(backbone: str, join: int, folder: Path, tell: bool) -> None:
+    """Serve `backbone`; for `tell`, the seconds of each query of prompts within the model go to standard output."""
+    encode = BlackBox._prompts
+
+    def timed(self, *question):
+        begun = time.perf_counter()
+        features = encode(self, *question)
+        print(time.perf_counter() - begun, flush=True)
+        return features
+
+    if tell:
+        BlackBox._prompts = timed
+    serve(backbone, MODELS[backbone], port=0, ledger=folder / "ledger.sqlite", limits=Limits(join=join))
 
 
 def contexts(box: BlackBox, sets: int) -> torch.Tensor:
@@ -67,28 +81,27 @@ def names(classes: int) -> list[str]:
 
 def wire_table(repeats: int) -> pd.DataFrame:
     rows = []
-    for backbone, pretrained in MODELS.items():
-        local = load_black_box(backbone, pretrained, device="cpu")
-        with server(backbone) as address:
-            remote = load_black_box(address, device="cpu")
+    for backbone in MODELS:
+        with server(backbone, tell=True) as (address, told):
+            box = load_black_box(address, device="cpu")
             for classes in (10, 100):
-                point, words = contexts(local, SETS), names(classes)
-                calls = {
-                    "local": lambda: local.encode_prompts(point, words),
-                    "remote": lambda: remote.encode_prompts(point, words),
-                }
-                seconds = turns(calls, repeats, local.device)
+                point, words, pairs = contexts(box, SETS), names(classes), []
+                for _ in range(repeats + 1):
+                    begun = time.perf_counter()
+                    box.encode_prompts(point, words)
+                    pairs.append((time.perf_counter() - begun, float(told.readline())))
+                total, model = np.array(pairs[1:]).T  # without the turn that warms up
                 rows.append(
                     {
                         "backbone": backbone,
                         "classes": classes,
                         "sets": SETS,
-                        "seconds_local": seconds["local"].median(),
-                        "seconds_remote": seconds.remote.median(),
-                        "ratio": (seconds.remote / seconds.local).median(),
-                        "overhead_ms": 1000 * (seconds.remote - seconds.local).median(),
+                        "seconds_model": np.median(model),
+                        "seconds": np.median(total),
+                        "overhead_ms": 1000 * np.median(total - model),
+                        "share": np.median(1 - model / total),
                         "bytes_up": len(pack({"contexts": point}, {"class_names": words, "position": "end"})),
-                        "bytes_down": len(pack({"features": torch.zeros(SETS, classes, local.embed_dim)})),
+                        "bytes_down": len(pack({"features": torch.zeros(SETS, classes, box.embed_dim)})),
                     }
                 )
     return pd.DataFrame(rows)
@@ -118,7 +131,7 @@ def load_table(seconds: float) -> pd.DataFrame:
     for sets in (1, 17):
         for join in (0, 256):
             before = answered(local, sets, seconds)
-            with server("RN50", join) as address:
+            with server("RN50", join) as (address, _):
                 ready, told = spawn.Barrier(CLIENTS), spawn.Queue()
                 clients = [spawn.Process(target=client, args=(address, sets, seconds, ready, told)) for _ in range(CLIENTS)]
                 [each.start() for each in clients]
@@ -170,7 +183,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="of each turn of the load table")
     parser.add_argument("--repeats", type=int, default=7, help="turns of the wire table")
     parser.add_argument("--out", type=Path, default=Path("figures/data"))
+    parser.add_argument("--serve", choices=MODELS, help=argparse.SUPPRESS)  # these three: the benchmark calls itself
+    parser.add_argument("--tell", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--join", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.serve:
+        return timed_server(options.serve, options.join, options.out, options.tell)
     measure = {
         "remote_wire": lambda: wire_table(options.repeats),
         "remote_load": lambda: load_table(options.seconds),

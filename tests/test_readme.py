@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import cbbt.box.server.serve
 import cbbt.data.check
 import cbbt.data.download
 import cbbt.runs.experiment
@@ -27,9 +28,6 @@ PAGES = {path: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT /
 TEXT = "\n".join(PAGES.values())  # a sentence may move from one page to another
 EXAMPLES = {block.split()[1].rstrip(":"): block for block in re.findall(r"```python\n(# \w+\.py.*?)```", TEXT, re.DOTALL)}
 EXAMPLE = EXAMPLES["my_method.py"]
-# Pages that links may name before they are there.
-COMING = ["docs/remote.md", "docs/photographs/02b_analysis.ipynb"]
-COMING += [f"notebooks/{name}.ipynb" for name in ("00_in_a_minute", "02a_estimator", "02b_analysis", "06_remote_box")]
 
 # Appended to the example: the same run whole, and stopped after its twentieth step.
 CHECK = """
@@ -65,7 +63,7 @@ def test_the_readme_is_a_landing_page():
 def test_links_lead_somewhere(path):
     links = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", PAGES[path])
     places = [(path.parent / link).resolve().relative_to(ROOT) for link in links if not link.startswith("http")]
-    assert [place for place in places if not (ROOT / place).exists() and str(place) not in COMING] == []
+    assert [place for place in places if not (ROOT / place).exists()] == []
 
 
 def test_every_page_is_linked_from_the_readme():
@@ -81,6 +79,7 @@ def test_the_commands_are_right(line, monkeypatch):
     record = {"scores": {}, "queries": {}, "seconds": {"total": 0.0}, "run_id": ""}
     monkeypatch.setattr(cbbt.runs.experiment, "run", lambda config, **options: record)
     monkeypatch.setattr(cbbt.data.download, "download_data", lambda name, root, progress: CARDS[name].folder)
+    monkeypatch.setattr(cbbt.box.server.serve, "serve", lambda *model, **options: None)
     monkeypatch.setattr(cbbt.data.check, "check_data", lambda root, names, **options: pd.DataFrame())
     monkeypatch.chdir(ROOT)
     done = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])
@@ -144,7 +143,7 @@ def test_the_accuracies_are_those_of_the_runs(table, name):
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_every_table_of_measured_numbers_is_one_of_the_tables(table, path):
     known = {cells(line) for name in ACCURACIES for line in accuracy_lines(table(name))}
-    known |= {*speed_rows(table), *plan_rows(table), step_row(table)}
+    known |= {*speed_rows(table), *plan_rows(table), step_row(table), *wire_rows(table), *load_rows(table)}
     shown = re.findall(r"^\|(?! `).*", PAGES[path], re.MULTILINE)  # a row that begins with code explains a name
     measured = [cells(line) for line in shown if re.search(r"\d\.\d|±|\de-\d|×", line)]
     assert [row for row in measured if row not in known] == []
@@ -224,6 +223,38 @@ def plan_rows(table) -> list[tuple[str, ...]]:
         + (f"{row.minutes_prompts:.0f} min", f"{row.minutes_images:.0f} min")
         for row in table("speed_plan").itertuples()
     ]
+
+
+def wire_rows(table) -> list[tuple[str, ...]]:
+    return [
+        (row.backbone, str(row.classes), f"{row.seconds:.3f} s", f"{row.overhead_ms:.0f} ms", f"{100 * row.share:.1f} %")
+        + (f"{row.bytes_up / 1e6:.2f} MB", f"{row.bytes_down / 1e6:.1f} MB")
+        for row in table("remote_wire").itertuples()
+    ]
+
+
+def load_rows(table) -> list[tuple[str, ...]]:
+    return [
+        (
+            str(row.sets),
+            f"up to {row.join} contexts" if row.join else "no",
+            f"{row.prompts_local:.0f}",
+            f"{row.prompts_served:.0f}",
+        )
+        + (f"{row.ratio:.2f} ×", f"{row.spread:.2f} ×")
+        for row in table("remote_load").itertuples()
+    ]
+
+
+def test_the_cost_of_the_network_is_that_of_the_tables(table):
+    pixels = table("remote_pixels").set_index("what")
+    assert rows("| model | classes | seconds |") == wire_rows(table)
+    assert rows("| prompt sets a query |") == load_rows(table)
+    photo, features = pixels.loc["64 images of photo"], pixels.loc["650 features of RN50"]
+    require(
+        f"{photo.bytes / 1e6:.1f} MB of pixels shrink to {photo.compressed / 1e6:.1f} MB",
+        f"features shrink by {100 * (1 - features.compressed / features.bytes):.0f} %",
+    )
 
 
 def step_row(table) -> tuple[str, ...]:
