@@ -134,3 +134,13 @@ def test_report_reads_a_grid(tmp_path):
     assert done.exit_code == 0 and "| Zero-shot CLIP" in done.stdout and "67.8" in done.stdout
     absent = call("report", tmp_path / "none.yaml")
     assert absent.exit_code == 1 and "none.yaml" in absent.stderr
+
+
+@pytest.mark.parametrize("options, message", [
+    ("--host 0.0.0.0", "cbbt: host 0.0.0.0 can be reached by others"), ("--grant everything", "choose from texts, images"),
+    ("--keys nowhere.yaml", "the file of keys nowhere.yaml cannot be read"),
+])  # fmt: skip
+def test_what_should_not_be_served_is_one_line(options, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["serve", *options.split()])
+    assert done.exit_code == 1 and message in done.output and len(done.output.splitlines()) == 1

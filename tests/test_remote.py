@@ -561,6 +561,42 @@ def test_a_caller_that_falls_silent_is_left(local):
         assert load_black_box(address, device="cpu").encode_texts(["a circle."]).isfinite().all()
 
 
+def test_a_caller_that_does_not_read_is_left(local):
+    with serving(local, seconds=0.5, megabytes=16) as (address, _):
+        host, port = address.removeprefix("http://").split(":")
+        body = message({"contexts": contexts(local, sets=8000, length=1)})  # an answer of 12 MB, more than sockets hold
+        with socket.create_connection((host, int(port)), timeout=30) as caller:
+            head = f"POST /v1/prompts HTTP/1.1\r\nHost: x\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
+            caller.sendall(head.encode() + body)
+            first = caller.recv(1000)
+            assert b"200 OK" in first
+            time.sleep(2)
+            received = len(first)
+            while part := caller.recv(1 << 20):
+                received += len(part)
+        assert received < 8000 * 3 * 128 * 4
+        assert load_black_box(address, device="cpu").encode_texts(["a circle."]).isfinite().all()
+
+
+def test_what_requests_hold_is_bounded_together_until_they_are_answered(local, monkeypatch):
+    go = threading.Event()
+    with serving(local, megabytes=1) as (address, ledger):
+        remotes = [load_black_box(address, device="cpu") for _ in range(5)]
+        images = pixels(local, 70)  # 0.86 MB, and once more expanded
+        monkeypatch.setattr(type(local), "_images", lambda self, *question: go.wait(20) and torch.zeros(len(question[0]), 128))
+        monkeypatch.setattr(RemoteBox, "_images", REMOTE_IMAGES)
+        threads = [threading.Thread(target=remote.encode_images, args=(images,)) for remote in remotes]
+        [thread.start() for thread in threads]
+        time.sleep(1.5)
+        attempts = sum(remote.connection.traffic["requests"] for remote in remotes)
+        go.set()
+        [thread.join() for thread in threads]
+        assert attempts > 6 and ledger.spent(ANYONE)["images"] == 5 * 70  # some were told to come again, and did
+
+
+REMOTE_IMAGES = RemoteBox._images
+
+
 def test_a_model_that_fails_charges_nothing_and_tells_nothing(local, monkeypatch):
     with serving(local) as (address, ledger):
         remote = load_black_box(address, device="cpu")
@@ -684,3 +720,10 @@ def test_inputs_that_are_no_image_and_no_text_get_4xx_and_cost_nothing(served, i
     remote, ledger = served
     response = httpx.post(f"{remote.connection.address}/v1/embeddings", json={"input": inputs})
     assert 400 <= response.status_code < 500 and ledger.spent(ANYONE) == NOTHING
+
+
+def test_features_kept_of_a_local_box_are_those_of_its_server_and_not_asked_again(local, tmp_path):
+    cbbt.run(cbbt.RunConfig("digits", "zero_shot", shots=0), cache=tmp_path, device="cpu")
+    with serving(local) as (address, ledger):
+        record = cbbt.run(cbbt.RunConfig("digits", "zero_shot", address, shots=0), cache=tmp_path)
+        assert record["evaluation_queries"]["images"] > 1000 and ledger.spent(ANYONE)["images"] == 0

@@ -37,7 +37,7 @@ def make_app(
     """
     doors = Doors(box, access, accounts, ledger, limits)
     app = FastAPI(title="A vision-language model behind a wall", version="1", description=__doc__)
-    app.add_middleware(Bounds, limits=limits, fingerprint=doors.fingerprint)
+    app.add_middleware(Bounds, doors=doors)
     Asks = Annotated[Caller, Depends(doors.caller)]
 
     @app.exception_handler(WireError)

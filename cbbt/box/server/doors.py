@@ -19,6 +19,7 @@ from cbbt.box.wire import MEDIA_TYPE, WireError, expanded, unpack
 
 log = logging.getLogger("cbbt.server")
 FINGERPRINT = "X-Box-Fingerprint"
+PIECE = 1_000_000  # bytes of an answer that are sent at once
 
 
 @dataclass(frozen=True)
@@ -69,20 +70,25 @@ class Doors:
             raise HTTPException(412, "this server serves another model than the one that is meant")
         return Caller(account or Account(ANYONE, {}), idempotency_key)
 
-    async def body(self, request: Request) -> bytes:
-        """The request's body, expanded. `Bounds` has bounded it; here the bodies of all requests are, together."""
-        length = int(request.headers.get("content-length", self.limits.bytes))
-        if self.held + length > 4 * self.limits.bytes:
+    def hold(self, scope: dict, count: int) -> None:
+        """Count `count` bytes more that a request keeps in memory until it is answered; 503 if all requests have too many."""
+        if self.held + count > 4 * self.limits.bytes:
             raise busy()
-        self.held += length
-        try:
-            body = await request.body()
-        finally:
-            self.held -= length
-        coding = request.headers.get("content-encoding", "identity")
+        self.held += count
+        scope["held"] = scope.get("held", 0) + count
+
+    def release(self, scope: dict) -> None:
+        self.held -= scope.pop("held", 0)
+
+    async def body(self, request: Request) -> bytes:
+        """The request's body, expanded."""
+        body, coding = await request.body(), request.headers.get("content-encoding", "identity")
         if coding not in ("identity", "zstd"):
             raise HTTPException(415, "Content-Encoding may be zstd")
-        return expanded(body, self.limits.bytes) if coding == "zstd" else body
+        if coding == "zstd":
+            body = expanded(body, self.limits.bytes)
+            self.hold(request.scope, len(body))
+        return body
 
     async def message(self, request: Request, words: type[Words], **shapes: str) -> tuple[dict[str, torch.Tensor], Words, str]:
         """Tensors, words and digest of a request in safetensors.
@@ -159,34 +165,48 @@ class Doors:
 class Bounds:
     """Bounds every request in size and in seconds of silence, and signs every answer with the fingerprint of the model."""
 
-    def __init__(self, app, limits: Limits, fingerprint: str):
-        self.app, self.limits, self.fingerprint = app, limits, fingerprint
+    def __init__(self, app, doors: Doors):
+        self.app, self.doors, self.limits = app, doors, doors.limits
 
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        size, seconds, headers = 0, self.limits.seconds, Headers(scope=scope)
+        length = headers.get("content-length", str(self.limits.bytes) if "transfer-encoding" in headers else "0")
         too_large = HTTPException(413, f"a request may have {self.limits.bytes} bytes")
-        size, length = 0, Headers(scope=scope).get("content-length", "0")
-        if not length.isdecimal() or int(length) > self.limits.bytes:
-            return await JSONResponse({"detail": too_large.detail}, 413)(scope, receive, send)
 
         async def bounded_receive():
             nonlocal size
             try:
-                message = await asyncio.wait_for(receive(), self.limits.seconds)
+                message = await asyncio.wait_for(receive(), seconds)
             except TimeoutError:
-                raise HTTPException(408, f"nothing came for {self.limits.seconds:g} seconds") from None
+                raise HTTPException(408, f"nothing came for {seconds:g} seconds") from None
             size += len(message.get("body", b""))
             if size > self.limits.bytes:
                 raise too_large
             return message
 
         async def bounded_send(message):
-            if message["type"] == "http.response.start" and message["status"] < 400 and scope["path"].startswith("/v1/"):
-                message["headers"] = [*message["headers"], (FINGERPRINT.lower().encode(), self.fingerprint.encode())]
-            await asyncio.wait_for(send(message), self.limits.seconds)  # who does not read is left
+            if message["type"] == "http.response.start":
+                if message["status"] < 400 and scope["path"].startswith("/v1/"):
+                    message["headers"] = [*message["headers"], (FINGERPRINT.lower().encode(), self.doors.fingerprint.encode())]
+                return await send(message)
+            # In pieces, for each of which who reads has its seconds: a slow line is served, who reads nothing is left.
+            body = memoryview(message.get("body", b""))
+            for start in range(0, max(1, len(body)), PIECE):
+                more = message.get("more_body", False) or start + PIECE < len(body)
+                piece = bytes(body[start : start + PIECE])
+                await asyncio.wait_for(send({"type": message["type"], "body": piece, "more_body": more}), seconds)
 
-        await self.app(scope, bounded_receive, bounded_send)
+        try:
+            if not length.isdecimal() or int(length) > self.limits.bytes:
+                raise too_large
+            self.doors.hold(scope, int(length))
+            await self.app(scope, bounded_receive, bounded_send)
+        except HTTPException as error:  # before the application could answer it
+            await JSONResponse({"detail": error.detail}, error.status_code, error.headers)(scope, receive, send)
+        finally:
+            self.doors.release(scope)
 
 
 def busy() -> HTTPException:
