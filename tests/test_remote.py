@@ -391,6 +391,13 @@ def test_what_passes_is_asked_again(monkeypatch, status, headers):
     assert asked.get("/").text == "done"
 
 
+@pytest.mark.parametrize("answer", [{"text": "<html>"}, {"json": {}}, {"json": []}])
+def test_what_is_no_server_of_this_kind_is_refused(monkeypatch, answer):
+    monkeypatch.setattr(connections.Connection, "get", lambda self, path: httpx.Response(200, **answer))
+    with pytest.raises(ValueError, match="is no server of `cbbt serve`"):
+        load_black_box("http://nowhere")
+
+
 def test_an_answer_that_is_none_is_refused(local):
     remote = RemoteBox.__new__(RemoteBox)
     with serving(local) as (address, _):

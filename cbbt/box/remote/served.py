@@ -7,7 +7,7 @@ for where they are not; then the server encodes the prompts anew for each such q
 
 from __future__ import annotations
 
-from json import dumps
+from json import JSONDecodeError, dumps
 
 import torch
 
@@ -42,20 +42,16 @@ class RemoteBox(BlackBox):
         patience: float = PATIENCE,
     ):
         self.connection = Connection(check_address(address), key_for(key), patience=patience)
-        facts = self.connection.get("/v1/model").json()
         try:
+            facts = self.connection.get("/v1/model").json()
             for name in ("name", "context_dim", "embed_dim", "image_size", "image_token_dim", "preprocess_config", "logit_scale"):
                 setattr(self, name, facts[name])
-            self.access, self._fingerprint, self._largest = (
-                frozenset(facts["access"]),
-                facts["fingerprint"],
-                facts["largest_bytes"],
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{address} is no server of `cbbt serve`: it does not say its {error}") from error
-        self.preprocess_config = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in self.preprocess_config.items()
-        }
+            self.access = frozenset(facts["access"])
+            self._fingerprint, self._largest = facts["fingerprint"], facts["largest_bytes"]
+        except (JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{address} is no server of `cbbt serve`: it does not say what it serves ({error})") from error
+        config = self.preprocess_config.items()
+        self.preprocess_config = {name: tuple(value) if isinstance(value, list) else value for name, value in config}
         self.device = device
         self.ledger = ledger or Ledger()
         self._embedded: dict[str, torch.Tensor] = {}  # words → their embeddings, which cost nothing
