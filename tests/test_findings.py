@@ -28,7 +28,7 @@ def test_the_sentences_have_the_numbers_of_their_tables():
         "Of CBBT's +12.0 points over zero-shot, +1.0 are the wording's; "
         "above it a prompt alone adds +5.0, an adapter alone +9.0, both together +11.0."
     )
-    assert findings.peers(RUNS, 16, "cbbt").endswith("the largest is +6.0 points, to CBBT, prompt only.")
+    assert findings.peers(RUNS, 16, "cbbt").endswith("the largest is +6.0 points over CBBT, prompt only.")
     assert findings.queries(RUNS, 16, "cbbt", "adapter") == "Class prompts encoded in one fit: CBBT 1,500; Adapter only 1,500."
     assert findings.selection(RUNS[RUNS.dataset == "a"], 16, "cbbt") == (
         "For CBBT the best of 50 epochs on the test split has +1.50 points over the last step, the best on validation −1.00."

@@ -44,7 +44,8 @@ def peers(runs: pd.DataFrame, shots: int, method: str) -> str:
     others = _count(len(table), "difference")
     said = f"Of {others} between {label(method)} and another tuned method, shown after Holm's correction: {len(shown)}"
     listed = f" ({', '.join(shown)})" if shown else ""
-    return f"{said}{listed}; the largest is {_signed(table['mean'][largest])} points, to {label(largest)}."
+    points = table["mean"][largest]
+    return f"{said}{listed}; the largest is {_signed(points)} points {'over' if points > 0 else 'against'} {label(largest)}."
 
 
 def queries(runs: pd.DataFrame, shots: int, method: str, baseline: str) -> str:
