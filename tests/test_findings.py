@@ -1,7 +1,9 @@
 """The sentences below figures, against hand counts and the shipped tables."""
 
+import re
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
 
@@ -9,7 +11,9 @@ from cbbt.results import findings
 from cbbt.results.plots import gradients
 from cbbt.results.tables import SPLIT, read_table
 
-DATA = Path(__file__).parent.parent / "figures" / "data"
+ROOT = Path(__file__).parent.parent
+DATA = ROOT / "figures" / "data"
+NUMBER = re.compile(r"\d[\d,]*\.\d+")
 REACHED = dict(zip(SPLIT, (60.0, 61.0, 66.0, 70.0, 72.0)))  # on data set "a"; on "b" two points more
 RUNS = pd.DataFrame(
     {"dataset": dataset, "backbone": "mini", "method": method, "shots": 0 if "zero" in method else 16, "seed": seed, "looks": 50,
@@ -60,3 +64,14 @@ def test_the_cosine_is_that_of_the_shipped_table():
     table = read_table(DATA / "gradient_cosine.csv")
     rows = table[(table.family == "sphere") & (table.q == table[table.family == "sphere"].q.max())]
     assert f"to {rows.cosine.mean():.2f} at q = {rows.q.iloc[0]}" in findings.GRADIENTS["gradient_cosine"](table)
+
+
+@pytest.mark.parametrize("name", ["00_in_a_minute", "04_figures", "05_peers", "07_generalisation"])
+def test_what_a_notebook_found_it_has_printed(name):
+    """Numbers with a decimal point, above the exercises."""
+    cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    texts = [output.get("text", "") for output in outputs]
+    texts += [output.get("data", {}).get(kind, "") for output in outputs for kind in ("text/plain", "text/html", "text/markdown")]
+    found = set(NUMBER.findall(cells[-1].source.split("**Try it**")[0]))
+    assert found and found - set(NUMBER.findall("\n".join(texts))) == set()

@@ -109,15 +109,15 @@ def test_every_method_says_what_it_needs():
 
 
 def test_the_cards_of_methods_say_what_the_table_says():
-    figure = method_cards(["craft", "gda", "zero_shot"])
+    figure = method_cards("craft", "gda", "zero_shot")
     texts = {text.get_text() for text in figure.findobj(Text)}
     assert {"CraFT", "token embeddings", "logits", "projected context, head on logits", "images, class names"} <= texts
-    every = method_cards(CATALOGUE)
+    every = method_cards(*CATALOGUE)
     boxes = [text.get_window_extent() for text in every.axes[0].texts]
     assert all(every.bbox.x0 <= box.x0 and box.x1 <= every.bbox.x1 for box in boxes)
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
     with pytest.raises(ValueError, match="there is no method to draw"):
-        method_cards([])
+        method_cards()
 
 
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.settings])

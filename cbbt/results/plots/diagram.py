@@ -38,7 +38,7 @@ def method_diagram() -> Figure:
 
 
 @in_style
-def method_cards(methods) -> Figure:
+def method_cards(*methods: str) -> Figure:
     """A line for each method of the catalogue, in its look: what it sends, what comes back, and what it learns.
 
     Raises ValueError for no method.
