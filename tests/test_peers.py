@@ -10,6 +10,7 @@ from matplotlib.text import Text
 from cbbt.catalogue import CATALOGUE
 from cbbt.methods import METHODS
 from cbbt.results.peers import BLOCKS, access_table, block, field_table, improves, peers_table, write_field_table
+from cbbt.results.plots.diagram import method_cards
 from cbbt.results.plots.peers import accuracy_against_price, frontier
 from cbbt.results.statistics import peer_table
 
@@ -102,7 +103,21 @@ def test_who_improves_on_zero_shot():
 
 def test_every_method_says_what_it_needs():
     table = access_table(CATALOGUE)
-    assert len(table) == len(CATALOGUE) and (table.needs.str.len() > 0).all() and (table.tunes.str.len() > 0).all()
+    assert len(table) == len(CATALOGUE) and (table != "").all(axis=None)
+    assert list(table.loc["CraFT"]) == ["token embeddings", "logits", "projected context, head on logits"]
+    assert list(table.loc["GDA", ["sends", "comes back"]]) == ["images, class names", "features"]
+
+
+def test_the_cards_of_methods_say_what_the_table_says():
+    figure = method_cards("craft", "gda", "zero_shot")
+    texts = {text.get_text() for text in figure.findobj(Text)}
+    assert {"CraFT", "token embeddings", "logits", "projected context, head on logits", "images, class names"} <= texts
+    every = method_cards(*CATALOGUE)
+    boxes = [text.get_window_extent() for text in every.axes[0].texts]
+    assert all(every.bbox.x0 <= box.x0 and box.x1 <= every.bbox.x1 for box in boxes)
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    with pytest.raises(ValueError, match="there is no method to draw"):
+        method_cards()
 
 
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.settings])

@@ -17,6 +17,7 @@ from cbbt.results.tables import SCORE, mean_over_datasets, require, scores
 COST = {"learned": "numbers learned", "loss_queries": "loss queries", "class_prompts": "class prompts", "images": "images",
         "fit_seconds": "seconds", "peak_megabytes": "memory (MB)"}  # fmt: skip
 PRICE = {name: COST[name] for name in ("loss_queries", "class_prompts", "images", "learned", "fit_seconds")}
+ANSWERS = ("features", "logits", "losses", "gradients")  # of what the catalogue says a method needs, what comes back
 WHITE, FEATURES, PROMPTS, LOSSES, UNSAID = BLOCKS = (
     *("white box", "features alone", "+ prompts' features or logits", "+ losses or pixels"),
     "not said",  # a method of your own
@@ -36,8 +37,16 @@ def block(method: str) -> str:
 
 
 def access_table(methods) -> pd.DataFrame:
-    """What each method needs of the box, and what it tunes; a row per method."""
-    rows = {label(name): {"needs": CATALOGUE[name].access, "tunes": CATALOGUE[name].learns} for name in method_order(methods)}
+    """What each method sends to the box, what comes back, and what it learns; a row per method.
+
+    Images and class names are sent by all; "sends" names them where nothing else is.
+    """
+    rows = {}
+    for name in method_order(methods):
+        needs = CATALOGUE[name].access.split(", ")
+        sent = ", ".join(need for need in needs if need not in ANSWERS) or "images, class names"
+        answers = ", ".join(need for need in needs if need in ANSWERS)
+        rows[label(name)] = {"sends": sent, "comes back": answers, "learns": CATALOGUE[name].learns}
     return pd.DataFrame(rows).T.rename_axis("method")
 
 

@@ -1,6 +1,6 @@
-"""The method's diagram, drawn by code: what is asked of the box, and what comes back.
+"""What passes the wall, drawn by code: CBBT's diagram, and a line for each method of a family.
 
-Coordinates are inches on a page-wide canvas. Left to right: what the user owns
+Coordinates are inches on a page-wide canvas. In the diagram, left to right: what the user owns
 and sends, the wall with the served model behind it, what the user does with the
 features. The hue of the prompt side is the estimated gradient, that of the output side the exact one.
 """
@@ -10,11 +10,14 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 
-from cbbt.catalogue import SHADES
+from cbbt.catalogue import SHADES, method_order
+from cbbt.results.peers import access_table
+from cbbt.results.plots.parts import point
 from cbbt.results.plots.style import PAGE, in_style
 
 HEIGHT = 3.22
 PROMPT, ADAPTER = SHADES["prompt"][0], SHADES["output"][0]
+LINE = 0.25  # height of a method's card
 TUNED, WALL, PLAIN = "#F7E3C6", "#262626", "#F4F4F4"
 
 
@@ -31,6 +34,36 @@ def method_diagram() -> Figure:
     _output_side(ax)
     _estimated_gradient(ax)
     _exact_gradient(ax)
+    return figure
+
+
+@in_style
+def method_cards(*methods: str) -> Figure:
+    """A line for each method of the catalogue, in its look: what it sends, what comes back, and what it learns.
+
+    Raises ValueError for no method.
+    """
+    names = method_order(methods)
+    if not names:
+        raise ValueError("there is no method to draw")
+    height = LINE * (len(names) + 1.2)
+    figure = Figure(figsize=(PAGE, height))
+    figure.set_layout_engine("none")
+    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, PAGE), ylim=(0, height), aspect="equal")
+    ax.set_axis_off()
+    columns = {"method": (0.32, "left"), "sends": (3.32, "right"), "comes back": (4.26, "left"), "learns": (5.00, "left")}
+    _box(ax, 3.60, 0.05, 0.36, height - 0.1, face=WALL, edge="black")
+    ax.text(3.78, height / 2, "BOX", color="white", ha="center", va="center", fontsize=7, fontweight="bold")
+    for title, (x, side) in columns.items():
+        ax.text(x, height - 0.6 * LINE, title, ha=side, va="center", fontsize=7, fontweight="bold")
+    table = access_table(names).reset_index()
+    for row, (name, cells) in enumerate(zip(names, table[list(columns)].itertuples(index=False))):
+        y = height - (row + 1.6) * LINE
+        ax.plot(0.17, y, markersize=5.5, **point(name))
+        for text, (x, side) in zip(cells, columns.values()):
+            ax.text(x, y, text, ha=side, va="center", fontsize=7)
+        _arrow(ax, (3.37, y), (3.58, y))
+        _arrow(ax, (3.98, y), (4.20, y))
     return figure
 
 

@@ -25,6 +25,7 @@ def on_the_way(table: pd.DataFrame) -> Figure:
     ax = figure.subplots()
     sns.lineplot(table, palette=SERIES[: table.shape[1]], ax=ax)
     ax.set(xlabel=table.index.name, ylabel="test accuracy (%)")
+    sns.move_legend(ax, "center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
