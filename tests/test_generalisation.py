@@ -355,7 +355,8 @@ def test_a_record_keeps_its_targets_and_a_run_of_other_target_images_is_stale(tm
     assert cbbt.runs_table([record]).targets[0] == "noise" and targets_table([]).empty
     task = load_task("digits", shots=2, seed=1)
     targets = [find_target("noise", task, "all")]
-    assert origin_of(config, task, targets) != origin_of(config, task, []) == origin_of(config, task, [])
+    own = origin_of(config, task, [], elsewhere=False)
+    assert origin_of(config, task, targets, elsewhere=False) != own == origin_of(config, task, [], elsewhere=False)
 
 
 @pytest.mark.parametrize("settings, message", [
