@@ -21,6 +21,7 @@ def serving(box, *, grants=tuple(GRANTS), accounts=None, ledger=":memory:", port
     accounts = {digest_of(key.encode()): account for key, account in (accounts or {}).items()}
     app = make_app(box, granted(list(grants)), accounts, counts, Limits(**limits))
     listener = socket.create_server(("127.0.0.1", port))
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
