@@ -269,11 +269,9 @@ def test_a_method_that_needs_more_is_refused_before_its_first_query(local, grant
 
 @pytest.mark.parametrize("grants, method, options", [
     ("texts,images", "adapter", {"start": "template"}),
-    ("texts,images", "zero_shot", {"shots": 0}),
     ("embeddings,images,features", "cbbt", {"q": 4}),
     ("embeddings,logits", "craft", {"options": {"population": 4, "evaluations": 8}}),
     ("embeddings,losses", "bbt", {"max_loss_queries": 40}),
-    ("embeddings,losses", "zip", {"max_loss_queries": 40}),
     ("embeddings,texts,losses", "zero_shot_bare", {"shots": 0}),
 ])  # fmt: skip
 def test_a_method_gets_from_its_grants_what_it_gets_from_a_local_box(local, grants, method, options):
