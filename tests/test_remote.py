@@ -246,7 +246,7 @@ QUICK = {"epochs": 2, "shots": 2}
 
 
 @pytest.mark.parametrize("grants, access", [
-    ("texts,images", {"text", "pixels", "features"}), ("embeddings", {"token embeddings", "features"}),
+    ("texts,images", {"text", "pixels", "features"}), ("embeddings", {"token embeddings", "pixels", "features"}),
     ("embeddings,logits", {"token embeddings", "pixels", "logits"}), ("texts,losses", {"text", "pixels", "losses"}),
 ])  # fmt: skip
 def test_grants_say_what_is_taken_and_given(grants, access):

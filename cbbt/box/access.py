@@ -30,7 +30,9 @@ def granted(grants: list[str]) -> frozenset[str]:
         raise ValueError(
             f"grant {', '.join(grants) or 'nothing'}: add texts or embeddings, else there are no classes to ask about"
         )
-    return frozenset(access | ({"pixels"} if access & set(GIVES) else {"features"}))
+    if access & {"token embeddings", *GIVES}:
+        access.add("pixels")
+    return frozenset(access if access & set(GIVES) else access | {"features"})
 
 
 class ServiceRefused(ValueError):
