@@ -21,11 +21,11 @@ from cbbt.box.ledger import BudgetExceeded, Ledger
 PATIENCE = 600.0  # seconds for which a server may be away
 LONGEST_PAUSE = 5.0  # seconds between two attempts, unless the server asks for more
 TIMEOUT = httpx.Timeout(60.0, read=600.0, connect=10.0)  # large questions take minutes
-TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+TRANSIENT = (408, 425, 429, 502, 503, 504)
 
 
 class BoxUnavailable(ConnectionError):
-    """A server that could not be reached, or did not answer as agreed, for as long as one waits for it."""
+    """A server that could not be reached for as long as one waits for it, or whose model failed."""
 
 
 class BoxChanged(RuntimeError):
@@ -64,7 +64,8 @@ class Connection:
         """The response to `attempt`, made again while the server is away.
 
         Raises `BoxUnavailable`, or what the server's refusal means: PermissionError for the key (401),
-        `BudgetExceeded` (402), `ServiceRefused` (403), `BoxChanged` (412), ValueError for anything else.
+        `BudgetExceeded` (402), `ServiceRefused` (403), `BoxChanged` (412), ValueError for anything else. What the model
+        failed on (500) it would fail on again: `BoxUnavailable` at once.
         """
         with _Waiting(self.address) as waiting:
             retrying = tenacity.Retrying(
@@ -94,7 +95,7 @@ class Connection:
             raise _Away(f"HTTP {response.status_code} {said}", _seconds(response.headers.get("Retry-After")))
         if response.status_code == 401:
             raise PermissionError(f"{self.address} does not know the key: {said}")
-        kinds = {402: BudgetExceeded, 403: ServiceRefused, 412: BoxChanged}
+        kinds = {402: BudgetExceeded, 403: ServiceRefused, 412: BoxChanged, 500: BoxUnavailable}
         raise kinds.get(response.status_code, ValueError)(f"{self.address}: {said}")
 
 
