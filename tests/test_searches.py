@@ -308,5 +308,5 @@ def test_a_key_says_whether_there_are_image_tokens():
 
 
 def test_a_box_without_image_tokens_is_refused():
-    with pytest.raises(ValueError, match="mini takes no image tokens.*bpt_vlm_text is its text side"):
+    with pytest.raises(ValueError, match="'bpt_vlm' needs pixels, image tokens, .*the box mini takes .* and no image tokens$"):
         cbbt.run(RunConfig.from_dict({"dataset": "digits", "method": "bpt_vlm", "shots": 1}))
