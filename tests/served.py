@@ -12,6 +12,7 @@ from cbbt.box.address import GRANTS
 from cbbt.box.server.accounts import ServerLedger, digest_of
 from cbbt.box.server.app import make_app
 from cbbt.box.server.doors import Limits
+from cbbt.box.server.serve import listen
 
 
 @contextlib.contextmanager
@@ -20,8 +21,7 @@ def serving(box, *, grants=tuple(GRANTS), accounts=None, ledger=":memory:", port
     counts = ledger if isinstance(ledger, ServerLedger) else ServerLedger(ledger)
     accounts = {digest_of(key.encode()): account for key, account in (accounts or {}).items()}
     app = make_app(box, granted(list(grants)), accounts, counts, Limits(**limits))
-    listener = socket.create_server(("127.0.0.1", port))
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener = listen("127.0.0.1", port)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

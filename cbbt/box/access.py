@@ -49,7 +49,7 @@ def require_access(access: frozenset[str], method: str, who: str) -> None:
         return
     if lacking := [need for need in entry.access.split(", ") if need not in access]:
         given, taken = [word for word in GIVES if word in access], [word for word in TAKES if word in access]
-        takes = f"takes {', '.join(taken)} and " if not access >= set(TAKES[:-1]) or TAKES[-1] in lacking else ""
+        takes = "" if access >= set(TAKES) else f"takes {', '.join(taken)} and "
         raise ServiceRefused(
             f"method {method!r} needs {entry.access}; {who} {takes}gives {', '.join(given)}, and no {' and no '.join(lacking)}"
         )

@@ -72,7 +72,8 @@ class BlackBox:
         """A second handle on the same model, counted in another ledger."""
         handle = object.__new__(type(self))
         vars(handle).update(vars(self), ledger=ledger)
-        _behind[handle] = _behind[self]
+        if self in _behind:  # a box whose model is elsewhere has nothing there
+            _behind[handle] = _behind[self]
         return handle
 
     def fingerprint(self) -> str:

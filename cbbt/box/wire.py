@@ -16,6 +16,9 @@ import zstandard
 from safetensors.torch import load, save
 
 MEDIA_TYPE = "application/vnd.safetensors"
+FINGERPRINT = "X-Box-Fingerprint"  # header of an answer: which model gave it
+# Attributes of a box that a server tells as they are.
+FACTS = ("name", "context_dim", "embed_dim", "image_size", "image_token_dim", "preprocess_config", "logit_scale")
 KINDS = {"F32": torch.float32, "I64": torch.int64}  # of numbers that a message may hold
 
 

@@ -17,7 +17,7 @@ from cbbt.box.blackbox import BlackBox
 from cbbt.box.ledger import Ledger
 from cbbt.box.prompts import check_position
 from cbbt.box.remote.connection import PATIENCE, BoxChanged, Connection, name_of
-from cbbt.box.wire import MEDIA_TYPE, WireError, compressed, pack, unpack
+from cbbt.box.wire import FACTS, FINGERPRINT, MEDIA_TYPE, WireError, compressed, pack, unpack
 
 
 class RemoteBox(BlackBox):
@@ -44,7 +44,7 @@ class RemoteBox(BlackBox):
         self.connection = Connection(check_address(address), key_for(key), patience=patience)
         try:
             facts = self.connection.get("/v1/model").json()
-            for name in ("name", "context_dim", "embed_dim", "image_size", "image_token_dim", "preprocess_config", "logit_scale"):
+            for name in FACTS:
                 setattr(self, name, facts[name])
             self.access = frozenset(facts["access"])
             self._fingerprint, self._largest = facts["fingerprint"], facts["largest_bytes"]
@@ -55,11 +55,6 @@ class RemoteBox(BlackBox):
         self.device = device
         self.ledger = ledger or Ledger()
         self._embedded: dict[str, torch.Tensor] = {}  # words → their embeddings, which cost nothing
-
-    def with_ledger(self, ledger: Ledger) -> RemoteBox:
-        handle = object.__new__(type(self))
-        vars(handle).update(vars(self), ledger=ledger)
-        return handle
 
     def fingerprint(self) -> str:
         return self._fingerprint
@@ -148,7 +143,7 @@ class RemoteBox(BlackBox):
         if path == "images":
             content, headers = compressed(content), headers | {"Content-Encoding": "zstd"}
         response = self.connection.post(f"/v1/{path}", content, headers)
-        if response.headers.get("X-Box-Fingerprint") != self._fingerprint:
+        if response.headers.get(FINGERPRINT) != self._fingerprint:
             raise BoxChanged(f"{self.connection.address} serves another model than this box was made for")
         try:
             answers, _ = unpack(response.content)

@@ -24,7 +24,7 @@ from cbbt.box.server.accounts import Account, ServerLedger, digest_of
 from cbbt.box.server.doors import Bounds, Caller, Doors, Limits
 from cbbt.box.server.forms import Embeddings, ImageInput, Phrase, Sentences, WordsOfImages, WordsOfPrompts, decoded_image, written
 from cbbt.box.server.worker import Question
-from cbbt.box.wire import MEDIA_TYPE, WireError, pack
+from cbbt.box.wire import FACTS, MEDIA_TYPE, WireError, pack
 
 
 def make_app(
@@ -57,8 +57,7 @@ def make_app(
     @app.get("/v1/model", responses=ERRORS)
     def model(caller: Asks) -> dict:
         """What is served: name, dimensions, preprocessing, logit scale, fingerprint, what is taken and given, limits."""
-        facts = ("name", "context_dim", "embed_dim", "image_size", "image_token_dim", "preprocess_config", "logit_scale")
-        return {name: getattr(box, name) for name in facts} | {
+        return {name: getattr(box, name) for name in FACTS} | {
             "fingerprint": doors.fingerprint,
             "access": sorted(doors.access),
             "largest_bytes": limits.bytes,
@@ -103,7 +102,7 @@ def make_app(
         """Features (N, C, E) of contexts with class names; N · C class prompts."""
         tensors, words, digest = await doors.message(request, WordsOfPrompts, contexts="NMD NCMD")
         doors.require("features", "token embeddings")
-        contexts, count = doors.prompts(tensors, words)
+        contexts, _, count = doors.prompts(tensors, words)
         kind = ("prompts", contexts.shape[1:], words.position, tuple(words.class_names))
         question = Question(contexts, lambda rows: doors.text(rows, words), kind)
         return Tensors({"features": await doors.answer(caller, question, digest, count * box.embed_dim, class_prompts=count)})
@@ -124,8 +123,8 @@ def make_app(
         """Logits (N, B, C) of prompts for images, given by their features; N loss queries and N · C class prompts."""
         tensors, words, digest = await doors.message(request, WordsOfPrompts, contexts="?NMD NCMD", images="BE")
         doors.require("logits")
-        contexts, count = doors.prompts(tensors, words)
-        features, sets = doors.images(tensors), 1 if contexts is None else len(contexts)
+        contexts, sets, count = doors.prompts(tensors, words)
+        features = doors.images(tensors)
         question = Question(contexts, lambda rows: box.logits(doors.text(rows, words), features))
         cost = {"class_prompts": count, "loss_queries": sets}
         return Tensors({"logits": await doors.answer(caller, question, digest, count * len(features), **cost)})
@@ -141,8 +140,8 @@ def make_app(
         shapes = {"contexts": "?NMD NCMD", "images": "BE", "labels": "B", "offsets": "?BC"}
         tensors, words, digest = await doors.message(request, WordsOfPrompts, **shapes)
         doors.require("losses")
-        contexts, count = doors.prompts(tensors, words)
-        features, sets = doors.images(tensors), 1 if contexts is None else len(contexts)
+        contexts, sets, count = doors.prompts(tensors, words)
+        features = doors.images(tensors)
         classes, labels, offsets = count // sets, tensors["labels"], tensors.get("offsets")
         if labels.shape != features.shape[:1] or not ((labels >= 0) & (labels < classes)).all():
             raise WireError(f"labels should be ({len(features)},) numbers from 0 to {classes - 1}")
@@ -164,10 +163,10 @@ def make_app(
         One loss query and C class prompts.
         """
         tensors, words, digest = await doors.message(request, WordsOfPrompts, contexts="?NMD NCMD", images="BE")
-        contexts, count = doors.prompts(tensors, words)
+        contexts, sets, count = doors.prompts(tensors, words)
         features = doors.images(tensors)
-        if contexts is not None and len(contexts) != 1:
-            raise WireError(f"one context is asked about at a time, got {len(contexts)}")
+        if sets != 1:
+            raise WireError(f"one context is asked about at a time, got {sets}")
 
         def ask(rows):
             best = box.logits(doors.text(rows, words), features)[0].double().softmax(dim=-1).max(dim=-1)

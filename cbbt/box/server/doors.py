@@ -13,12 +13,11 @@ from starlette.datastructures import Headers
 from cbbt.box.blackbox import BlackBox
 from cbbt.box.ledger import BudgetExceeded
 from cbbt.box.server.accounts import ANYONE, Account, AnotherQuestion, ServerLedger, digest_of
-from cbbt.box.server.forms import Words, WordsOfPrompts, check_tensor
+from cbbt.box.server.forms import Words, WordsOfPrompts, read_message
 from cbbt.box.server.worker import Busy, Question, Worker
-from cbbt.box.wire import MEDIA_TYPE, WireError, expanded, unpack
+from cbbt.box.wire import FINGERPRINT, MEDIA_TYPE, WireError, expanded
 
 log = logging.getLogger("cbbt.server")
-FINGERPRINT = "X-Box-Fingerprint"
 PIECE = 1_000_000  # bytes of an answer that are sent at once
 
 
@@ -86,27 +85,17 @@ class Doors:
         if coding not in ("identity", "zstd"):
             raise HTTPException(415, "Content-Encoding may be zstd")
         if coding == "zstd":
-            body = expanded(body, self.limits.bytes)
+            body = await asyncio.to_thread(expanded, body, self.limits.bytes)
             self.hold(request.scope, len(body))
         return body
 
     async def message(self, request: Request, words: type[Words], **shapes: str) -> tuple[dict[str, torch.Tensor], Words, str]:
-        """Tensors, words and digest of a request in safetensors.
-
-        `shapes`: of each tensor that may be there its axes, such as "NMD", or "NMD NCMD"; a name with "?" in front may lack.
-        """
+        """Tensors, words and digest of a request in safetensors; `shapes` as `read_message` takes them."""
         if request.headers.get("content-type", "").split(";")[0] != MEDIA_TYPE:
             raise HTTPException(415, f"Content-Type should be {MEDIA_TYPE}")
-        body = await self.body(request)
-        tensors, given = await asyncio.to_thread(unpack, body)
-        if surplus := sorted(tensors.keys() - shapes.keys()):
-            raise WireError(f"unknown tensor {surplus[0]!r}; expected {', '.join(shapes)}")
-        for name, axes in shapes.items():
-            if name in tensors:
-                check_tensor(name, tensors[name], axes.lstrip("?").split())
-            elif not axes.startswith("?"):
-                raise WireError(f"tensor {name!r} is missing")
-        return tensors, words.model_validate(given), digest_of(body)
+        # In a thread, for going through a large body takes long enough for others to notice.
+        tensors, given, digest = await asyncio.to_thread(read_message, await self.body(request), shapes)
+        return tensors, words.model_validate(given), digest
 
     def require(self, *needs: str) -> None:
         if lacking := [need for need in needs if need not in self.access]:
@@ -137,17 +126,17 @@ class Doors:
             log.exception("a question failed")
             raise HTTPException(500, "the model failed on this question; it was not charged") from None
 
-    def prompts(self, tensors: dict, words: WordsOfPrompts) -> tuple[torch.Tensor, int]:
-        """Contexts (or none) and the number of class prompts that a question of prompts has."""
+    def prompts(self, tensors: dict, words: WordsOfPrompts) -> tuple[torch.Tensor | None, int, int]:
+        """Contexts (or none), and how many prompt sets and class prompts a question of prompts has."""
         if (words.texts is None) != ("contexts" in tensors):
             raise WireError("contexts go with class_names, and texts with neither")
         self.require("text" if words.texts else "token embeddings")
         if words.texts:
-            return None, len(words.texts)
+            return None, 1, len(words.texts)
         contexts = tensors["contexts"]
         if contexts.ndim == 4 and contexts.shape[1] != len(words.class_names):
             raise WireError(f"contexts have {contexts.shape[1]} classes, class_names {len(words.class_names)}")
-        return contexts, len(contexts) * len(words.class_names)
+        return contexts, len(contexts), len(contexts) * len(words.class_names)
 
     def text(self, contexts: torch.Tensor | None, words: WordsOfPrompts) -> torch.Tensor:
         """Features (N, C, E) of prompts, or (1, C, E) of sentences; in the worker's thread."""

@@ -9,7 +9,8 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cbbt.box.prompts import POSITIONS
-from cbbt.box.wire import WireError
+from cbbt.box.server.accounts import digest_of
+from cbbt.box.wire import WireError, unpack
 
 LARGEST_IMAGE = 64_000_000  # pixels of an encoded image
 Text = Annotated[str, Field(min_length=1, max_length=2000)]
@@ -66,6 +67,22 @@ class Embeddings(BaseModel):
     model: str = ""
     encoding_format: Literal["float", "base64"] = "float"
     modality: Literal["text", "image"] = "text"
+
+
+def read_message(body: bytes, shapes: dict[str, str]) -> tuple[dict[str, torch.Tensor], dict, str]:
+    """Tensors, words and SHA-256 of a message. Raises `WireError` for tensors that are not as `shapes` says.
+
+    shapes: of each tensor that may be there its axes, such as "NMD", or "NMD NCMD"; one with "?" in front may lack.
+    """
+    tensors, words = unpack(body)
+    if surplus := sorted(tensors.keys() - shapes.keys()):
+        raise WireError(f"unknown tensor {surplus[0]!r}; expected {', '.join(shapes)}")
+    for name, axes in shapes.items():
+        if name in tensors:
+            check_tensor(name, tensors[name], axes.lstrip("?").split())
+        elif not axes.startswith("?"):
+            raise WireError(f"tensor {name!r} is missing")
+    return tensors, words, digest_of(body)
 
 
 def check_tensor(name: str, tensor: torch.Tensor, forms: list[str]) -> None:

@@ -50,9 +50,7 @@ def serve(
     except sqlite3.Error as error:
         raise ValueError(f"the ledger {ledger} cannot be opened: {error}") from error
     limits = limits or Limits()
-    listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    # Connections inherit it. Else an answer's body waits 40 ms for the other side to acknowledge its headers.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener = listen(host, port)
     box = load_black_box(backbone, pretrained, device=device)
     app = make_app(box, access, accounts, counts, limits)
     config = uvicorn.Config(
@@ -64,6 +62,14 @@ def serve(
     )
     uvicorn.Server(config).run(sockets=[listener])
     counts.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there; port 0: a free one. Raises OSError for one that is taken."""
+    listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    # Connections inherit it. Else an answer's body waits 40 ms for the other side to acknowledge its headers.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _is_loopback(host: str) -> bool:
