@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from cbbt.catalogue import label
+from cbbt.results.formatting import shots_name
 from cbbt.results.plots.parts import NAME, category_axis, intervals, legend, letters, look, mark, short_name
 from cbbt.results.plots.style import COLUMN, MARKERS, in_style
 from cbbt.results.statistics import difference_table, differences
@@ -103,7 +104,7 @@ def ablations(table: pd.DataFrame) -> Figure:
         category_axis(ax, names)
         ax.set_title(label(method), **NAME)
     axes[-1].set_xlabel("change (points)")
-    note = f"{shots} shots; mean over seeds, 95 % t interval"
+    note = f"{shots_name(shots)}; mean over seeds, 95 % t interval"
     legend(figure, [mark("0.45", shape, short_name(name)) for name, shape in shapes.items()], note)
     return figure
 

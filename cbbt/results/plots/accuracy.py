@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from cbbt.catalogue import UNTUNED, method_order
+from cbbt.results.formatting import shots_name
 from cbbt.results.plots.parts import (
     DASHES,
     NAME,
@@ -136,7 +137,7 @@ def accuracy_against_queries(
     grid.set_axis_labels(GRAINS[grain], "test accuracy (%)")
     handles = [handle(method, "-" if method in asking else ":") for method in drawn]
     dotted = "" if len(asking) == len(drawn) else f"; dotted: no {GRAINS[grain]} while training"
-    legend(grid.figure, handles, f"{shots} shots; {band_note(chosen)}{dotted}")
+    legend(grid.figure, handles, f"{shots_name(shots)}; {band_note(chosen)}{dotted}")
     return grid.figure
 
 

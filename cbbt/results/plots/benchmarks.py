@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from cbbt.catalogue import method_order
 from cbbt.data.cards import CARDS
+from cbbt.results.formatting import shots_name
 from cbbt.results.plots.parts import NAME, category_axis, handle, legend, letters, looks, of_lines
 from cbbt.results.plots.style import PAGE, in_style
 from cbbt.results.tables import SCORE, require
@@ -47,5 +48,5 @@ def benchmarks(references: pd.DataFrame, runs: pd.DataFrame, shots: int, methods
     axes[1].grid(axis="y", visible=False)
     letters(axes)
     handles = [handle(method, "none") for method in method_order(table.method)]
-    legend(figure, handles, f"{shots} shots; lines: from the least to the most accurate")
+    legend(figure, handles, f"{shots_name(shots)}; lines: from the least to the most accurate")
     return figure

@@ -13,6 +13,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from cbbt.catalogue import label
+from cbbt.results.formatting import shots_name
 from cbbt.results.plots.parts import (
     INTERVALS,
     NAME,
@@ -71,7 +72,7 @@ def gain_over_zero_shot(runs: pd.DataFrame, shots: int, methods: list[str] | tup
     ax.axvline(0, color="black", linewidth=0.8)
     ax.axhline(len(order) - 0.5, color="black", linewidth=0.5)
     category_axis(ax, [short_name(name) for name in [*order, MEAN]])
-    ax.set(xlabel=f"gain over zero-shot (points), {shots} shots", ylabel="")
+    ax.set(xlabel=f"gain over zero-shot (points), {shots_name(shots)}", ylabel="")
     legend(figure, [mark(look(method)[0], "s", label(method)) for method in methods], "bars: means; dots: seeds")
     return figure
 
@@ -101,7 +102,7 @@ def gain_over_peers(runs: pd.DataFrame, shots: int, method: str = "cbbt") -> Fig
         intervals(ax, table, "difference", "peer", peers, "peer", colours)
         handles = symbols(ax, table, "difference", "peer", names)
     category_axis(ax, [label(peer) for peer in peers])
-    figure.suptitle(f"{label(method)} − each other method, {shots} shots", fontsize=8, **NAME)
+    figure.suptitle(f"{label(method)} − each other method, {shots_name(shots)}", fontsize=8, **NAME)
     ax.set_xlabel(f"difference on {short_name(runs.dataset.iloc[0])} (points)" if single else "difference (points)", **NAME)
     legend(figure, handles, f"{'dots: seeds' if single else 'symbols: data sets'}; {INTERVALS}")
     return figure
@@ -128,7 +129,7 @@ def selection_comparison(runs: pd.DataFrame, shots: int, methods: list[str] | No
     ax = figure.subplots()
     _choices(ax, table, "accuracy", drawn)
     datasets = len(dataset_order(tuned[tuned.shots == shots]))
-    ax.set_xlabel(f"test accuracy (%), {shots} shots" + (f"\nmean of {datasets} data sets" if datasets > 1 else ""))
+    ax.set_xlabel(f"test accuracy (%), {shots_name(shots)}" + (f"\nmean of {datasets} data sets" if datasets > 1 else ""))
     _choices_legend(figure, list(SELECTIONS), "epoch (small dots: seeds)")
     return figure
 
@@ -156,7 +157,7 @@ def selection_gains(runs: pd.DataFrame, shots: int, methods: list[str] | None = 
             ax.text(1.01, row, text, transform=ax.get_yaxis_transform(), va="center", fontsize=6.5)
         ax.axvline(0, color="black", linewidth=0.8)
     grid.set_axis_labels("points over the last step", "")
-    _choices_legend(grid.figure, list(gains), f"{shots} shots; small dots: seeds; at the right: models looked at")
+    _choices_legend(grid.figure, list(gains), f"{shots_name(shots)}; small dots: seeds; at the right: models looked at")
     return grid.figure
 
 
@@ -200,7 +201,7 @@ def paired_differences(runs: pd.DataFrame, shots: int, method: str = "cbbt", bas
     if ALL in dots:
         ax.axhline(len(dots) - 1.5, color="black", linewidth=0.5)
     category_axis(ax, [f"{short_name(name)} ({len(values)})" for name, values in dots.items()])
-    ax.set_title(f"{label(method)} − {label(baseline)}, {shots} shots", **NAME)
+    ax.set_title(f"{label(method)} − {label(baseline)}, {shots_name(shots)}", **NAME)
     ax.set_xlabel("difference in test accuracy (points)")
     legend(figure, [], f"dots: seeds, in the last row data sets\n{INTERVALS}; grey: ± {MARGIN:g} point")
     return figure
