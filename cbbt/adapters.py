@@ -113,7 +113,7 @@ class KernelHead(nn.Module):
     """A function in the kernel's span beside the similarity logits: τ·exp(−β(1 − f·Kᵀ))·A (ProKeR, Bendou et al., CVPR 2025).
 
     Args:
-        keys: K (n, E), normalised here. coefficients: A (n, C), copied.
+        keys: K (n, E), normalised here, given and not learned, so not in the state dict. coefficients: A (n, C), copied.
         beta: sharpness, > 0. scale: τ, by which the similarity logits are scaled as well.
     """
 
@@ -121,7 +121,7 @@ class KernelHead(nn.Module):
         super().__init__()
         if beta <= 0:
             raise ValueError(f"a kernel needs beta > 0, got {beta}")
-        self.register_buffer("keys", F.normalize(keys.detach(), dim=-1))
+        self.register_buffer("keys", F.normalize(keys.detach(), dim=-1), persistent=False)
         self.register_buffer("coefficients", scale * coefficients.detach())
         self.beta = beta
 

@@ -131,7 +131,7 @@ def main() -> int:
     token, failed = secrets.token_hex(16), []
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "kit"
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".git", "results", ".snakemake"))
+        shutil.copytree(ROOT, copy, symlinks=True, ignore=shutil.ignore_patterns(".venv", ".git", "results", ".snakemake"))
         server = serve(copy, token)
         driver = browser()
         try:

@@ -11,6 +11,7 @@ from cbbt.box.ledger import Ledger
 from cbbt.box.service import PoorBox
 from cbbt.gradients.linearised import CANDIDATES
 from cbbt.learning.fitting import Session
+from cbbt.learning.judging import for_other_classes
 from cbbt.methods import METHODS
 from cbbt.methods.parts.experts import EXPERTS, pool_weights
 from cbbt.runs.config import RunConfig
@@ -67,6 +68,27 @@ def test_the_logits_are_the_weighted_votes(box, support):
     votes = torch.tensordot(experts.weights, experts.votes(raw), dims=1)
     assert torch.allclose(classifier.logits(raw), share * prompt + votes, atol=1e-5)
     assert torch.allclose(experts.votes(raw).exp().sum(dim=-1), torch.ones(len(EXPERTS), len(raw)), atol=1e-5)
+
+
+def test_numbers_learned_are_the_context_and_what_the_experts_were_fitted_to(box, support):
+    fitted = fit(box, support, config(steps=1))
+    raw, labels = support.whole()
+    classes, width = fitted.last.text.shape
+    kernel, linear, bottleneck = len(raw) * classes, (width + 1) * classes, 2 * width * (width // 4)
+    context = FAST["context_length"] * box.context_dim
+    assert fitted.learned == context + len(EXPERTS) + kernel + bottleneck + width**2 + linear
+    with_keys = sum(buffer.numel() for buffer in fitted.last.adapter.buffers())
+    assert with_keys > fitted.learned - context  # the shots themselves and the initial text are no part of it
+
+
+def test_the_prompt_meets_other_classes_at_the_models_own_scale(box, support):
+    """The weight beside the experts stays behind with them: it says nothing of how sure the prompt alone is."""
+    classifier = fit(box, support, config(steps=2)).last
+    words = dataclasses.replace(support, class_names=("cat", "dog"))
+    other, parts = for_other_classes(classifier, words, box, start=None)
+    raw = support.val_features
+    assert parts == ["prompt"] and classifier.text_weight < 1
+    assert torch.allclose(other.logits(raw), box.logit_scale * F.normalize(raw, dim=-1) @ other.text.T)
 
 
 def test_one_shot_leaves_the_experts_equal(box, support):

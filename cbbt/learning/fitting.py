@@ -77,6 +77,7 @@ class Classifier:
     """Class text features (C, E), an adapter, and the model's logit scale τ.
 
     head: a module (B, C) → (B, C) on the logits, or None.
+    text_weight: of the similarity logits beside those that the adapter adds, ≥ 0.
     image_prompt: (box, pixels (B, 3, H, W)) → raw features (B, E), for methods that
         change what the model sees; None where the features of the images serve.
     retext: (box, words) → text (C', E) of a learned prompt for other classes, where `words`
@@ -88,6 +89,7 @@ class Classifier:
     adapter: nn.Module
     logit_scale: float
     head: nn.Module | None = None
+    text_weight: float = 1.0
     image_prompt: Callable | None = None
     retext: Callable | None = None
 
@@ -96,7 +98,7 @@ class Classifier:
         """Logits (B, C) of raw image features (B, E). Where the text is sealed, `box` is asked for them."""
         features, offsets = self.adapter(raw)
         sealed = isinstance(self.text, Sealed)
-        logits = self.text.classify(features, box) if sealed else self.logit_scale * features @ self.text.T
+        logits = self.text.classify(features, box) if sealed else self.logit_scale * self.text_weight * features @ self.text.T
         if offsets is not None:
             logits = logits + offsets
         return logits if self.head is None else self.head(logits)

@@ -140,7 +140,7 @@ class CbbtPlus:
             return Classifier(text, IdentityAdapter(), box.logit_scale, retext=prompt)
         shots = len(self.support.labels) / len(text)
         weight = self.settings.prompt_weight / shots**0.5 * self.experts.weights.sum().item()
-        return Classifier(text, self.experts, box.logit_scale * weight, retext=prompt)
+        return Classifier(text, self.experts, box.logit_scale, text_weight=weight, retext=prompt)
 
     def state(self) -> dict[str, torch.Tensor]:
         return self.answers.state()

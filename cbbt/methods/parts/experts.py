@@ -61,7 +61,7 @@ EXPERTS: dict[str, Expert] = {"kernel": kernel, "adapter": adapter, "map": ortho
 class Experts(nn.Module):
     """Experts' votes beside the similarities: (unit-norm features, Σ_h w_h log p_h), a logarithmic opinion pool.
 
-    Source: Genest & Zidek, Statistical Science 1986.
+    The state dict holds what was learned: neither `text` nor the shots. Source: Genest & Zidek, Statistical Science 1986.
 
     Args:
         members: adapters, with the factors of their similarities with `text` (C, E). weights: w (H,).
@@ -71,7 +71,7 @@ class Experts(nn.Module):
         super().__init__()
         self.adapters = nn.ModuleList(module for module, _ in members)
         self.scales = [scale for _, scale in members]
-        self.register_buffer("text", text)
+        self.register_buffer("text", text, persistent=False)
         self.register_buffer("weights", weights)
 
     def votes(self, raw: torch.Tensor) -> torch.Tensor:
