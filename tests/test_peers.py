@@ -42,12 +42,12 @@ def test_the_field_stands_in_blocks_by_access_and_shows_every_number_of_shots():
         ("+ prompts' features or logits", "CBBT"),
         ("+ losses or pixels", "ZIP"),
     ]
-    prices = ["loss queries", "class prompts", "images", "numbers learned", "seconds"]
+    prices = ["loss queries", "class prompts", "images", "learned parameters", "seconds"]
     assert list(table) == ["1 shot", "16 shots", "seeds", *prices]
     zero, lfa, cbbt, zip_ = (table.xs(name, level="method").iloc[0] for name in ("Zero-shot CLIP", "LFA", "CBBT", "ZIP"))
     assert list(cbbt) == ["71.0 [1]", "83.0 ± 2.8", "2", "150", "1,000", "20", "417", "1.5"]
     assert (zero["1 shot"], zero["16 shots"]) == ("61.0", "61.0") and (lfa["1 shot"], zip_["1 shot"]) == ("49.0 [1]", "–")
-    assert table.iloc[0]["numbers learned"] == "–"
+    assert table.iloc[0]["learned parameters"] == "–"
 
 
 def test_the_field_is_written_with_its_blocks(tmp_path):

@@ -14,7 +14,7 @@ from cbbt.catalogue import CATALOGUE, UNTUNED, label, method_order
 from cbbt.results.formatting import accuracy_cell, shots_name, to_latex, to_markdown, write_texts
 from cbbt.results.tables import SCORE, mean_over_datasets, require, scores
 
-COST = {"learned": "numbers learned", "loss_queries": "loss queries", "class_prompts": "class prompts", "images": "images",
+COST = {"learned": "learned parameters", "loss_queries": "loss queries", "class_prompts": "class prompts", "images": "images",
         "fit_seconds": "seconds", "peak_megabytes": "memory (MB)"}  # fmt: skip
 PRICE = {name: COST[name] for name in ("loss_queries", "class_prompts", "images", "learned", "fit_seconds")}
 ANSWERS = ("features", "logits", "losses", "gradients")  # of what the catalogue says a method needs, what comes back
@@ -76,7 +76,7 @@ def field_table(runs: pd.DataFrame) -> pd.DataFrame:
 
     Columns: "1 shot", "4 shots", … (every number that the table has): the mean accuracy over all data sets in percent
     ± its sd over seeds, as in `formatting.accuracy_table`; "seeds", the most that a row has. Then, at the most shots, means
-    over all runs: queries at three grains, numbers learned, seconds. "–": no run, or no seed with every data set.
+    over all runs: queries at three grains, learned parameters, seconds. "–": no run, or no seed with every data set.
     Raises ValueError for a table that mixes backbones or has two rows of one run.
     """
     require(runs, [SCORE, *PRICE])
@@ -101,7 +101,7 @@ def field_table(runs: pd.DataFrame) -> pd.DataFrame:
 def field_caption(runs: pd.DataFrame) -> str:
     """What `field_table` shows."""
     *fewer, most = shots_in(runs)
-    at = f" Queries, numbers learned and seconds at {shots_name(most)}." if fewer else ""
+    at = f" Queries, learned parameters and seconds at {shots_name(most)}." if fewer else ""
     over = f"mean over {runs.dataset.nunique()} data sets ± standard deviation over seeds"
     return f"Test accuracy (%), {runs.backbone.iloc[0]}, {over}, and its price, by what the box must give; best in bold.{at}"
 

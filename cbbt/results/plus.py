@@ -1,4 +1,4 @@
-"""What each part of CBBT+ brings: the prompt against its queries, and the whole without one part.
+"""What each part of CBBT+ adds: the prompt against its queries, and the whole without one part.
 
 Reads the tables of configs/plus_parts.yaml (runs) and configs/field.yaml (curves); notebook A3 shows them.
 """
@@ -14,7 +14,7 @@ from cbbt.results.statistics import difference_table, holm
 from cbbt.results.tables import RUN, SCORE, require
 
 WHOLE = "whole"
-PROMPT, MEMORY = "prompt", "old differences (prompt alone)"
+PROMPT, MEMORY = "prompt", "kept directions (prompt only)"
 PARTS = (PROMPT, "kernel", "adapter", "map", "gda", MEMORY)  # in the order of tables and figures
 
 
@@ -80,7 +80,7 @@ def part_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def accuracy_by_sets(curves: pd.DataFrame, shots: int) -> pd.DataFrame:
-    """Test accuracy (percent) against prompt sets asked: for each method and seed the mean over data sets.
+    """Test accuracy (percent) against prompt sets queried: for each method and seed the mean over data sets.
 
     Columns: method, seed, prompt_sets, accuracy. A run counts with the last model that it had by then, and keeps its
     last one after its end; lines begin where all runs of a method have a model. Each loss query of a method that tunes

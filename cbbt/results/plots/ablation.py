@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 
 from cbbt.catalogue import label
 from cbbt.results.formatting import shots_name
@@ -103,6 +104,7 @@ def ablations(table: pd.DataFrame) -> Figure:
         )
         category_axis(ax, names)
         ax.set_title(label(method), **NAME)
+    axes[-1].xaxis.set_major_locator(MultipleLocator(5))
     axes[-1].set_xlabel("change (points)")
     note = f"{shots_name(shots)}; mean over seeds, 95 % t interval"
     legend(figure, [mark("0.45", shape, short_name(name)) for name, shape in shapes.items()], note)

@@ -46,13 +46,14 @@ def base_and_new(places: pd.DataFrame) -> Figure:
         for method, line in table[table.panel == name].set_index("method").iterrows():
             ax.plot(line.base, line.new, markersize=5, **point(method))
         ax.plot(bare[BASE], bare[NEW_CLASSES], color="black", marker="+", markersize=7)
+        ax.margins(0.12)  # or points lie on the frame
         (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
         mesh = np.meshgrid(np.linspace(max(left, 1), right, 60), np.linspace(max(low, 1), high, 60))
         curves = ax.contour(*mesh, harmonic_mean(*mesh), levels=6, colors="0.8", linewidths=0.6, zorder=0)
         ax.clabel(curves, fontsize=5.5, fmt="%.0f", zorder=0)
     grid.set_axis_labels("base classes (%)", "new classes (%)")
     handles = [handle(method, "none") for method in method_order(halves.method)]
-    handles.append(Line2D([], [], linestyle="none", color="black", marker="+", label="bare prompt"))
+    handles.append(Line2D([], [], linestyle="none", color="black", marker="+", label="Zero-shot, bare prompt"))
     legend(grid.figure, handles, "grey: equal harmonic mean; means over seeds")
     return grid.figure
 
@@ -61,7 +62,7 @@ def base_and_new(places: pd.DataFrame) -> Figure:
 def gains(places: pd.DataFrame) -> Figure:
     """Points over the bare prompt on the same images: a row per tuned method, a column per place; means over data sets."""
     table = over_data_sets(places[~places.method.isin(UNTUNED)], "gain")
-    return _cells(table, "points over the bare prompt", "RdBu", 15.0, "{:+.1f}")
+    return _cells(table, "gain over the bare prompt (points)", "RdBu", 15.0, "{:+.1f}")
 
 
 @in_style
@@ -70,7 +71,7 @@ def services(table: pd.DataFrame) -> Figure:
 
     `table`: of `by_service`, with the column "full".
     """
-    return _cells(table, "points against the full service", "RdBu", 15.0, "{:.1f}", table.sub(table["full"], axis=0))
+    return _cells(table, "change from the full service (points)", "RdBu", 15.0, "{:.1f}", table.sub(table["full"], axis=0))
 
 
 def _cells(table, title: str, colours: str, most: float, form: str, shade=None) -> Figure:

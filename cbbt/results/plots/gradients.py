@@ -192,8 +192,8 @@ def local_model_error(table: pd.DataFrame) -> Figure:
 
 @in_style
 def descents(table: pd.DataFrame) -> Figure:
-    """Loss of the support and accuracy on validation against prompt sets asked; every seed a thin line."""
-    quantities = {"loss": "loss of the support", "accuracy": "accuracy on validation (%)"}
+    """Loss on the support and validation accuracy against prompt sets queried; every seed a thin line."""
+    quantities = {"loss": "loss on the support", "accuracy": "validation accuracy (%)"}
     figure = Figure(figsize=(PAGE, 2.7))
     axes = figure.subplots(1, 2, sharex=True)
     for axis, (quantity, label) in zip(axes, quantities.items()):
@@ -203,7 +203,7 @@ def descents(table: pd.DataFrame) -> Figure:
             mean = rows.groupby("prompt_sets")[quantity].mean()
             every = max(len(mean) // 6, 1)
             axis.plot(mean.index, mean, color=SERIES[index], marker=MARKERS[index], markevery=every, label=name)
-        axis.set(xlabel="prompt sets asked", ylabel=label)
+        axis.set(xlabel="prompt sets queried", ylabel=label)
         axis.set_xscale("symlog", linthresh=10)
     letters(axes)
     legend(figure, axes[0].get_legend_handles_labels()[0], "thin: seeds; thick: their mean", columns=3)
@@ -219,7 +219,7 @@ def training(table: pd.DataFrame) -> Figure:
     last = table[table.step == table.step.max()].pivot(index="seed", columns="estimator", values="validation_accuracy")
     order = list(last.mean().sort_values(ascending=False, kind="stable").index)
     colours = {name: SERIES["whole support" in name] for name in order}
-    shown = {"accuracy on validation (%)": last, 'difference from "sphere" (points)': last.sub(last["sphere"], axis=0)}
+    shown = {"validation accuracy (%)": last, 'difference from "sphere" (points)': last.sub(last["sphere"], axis=0)}
     figure = Figure(figsize=(PAGE, 0.8 + 0.19 * len(order)))
     axes = figure.subplots(1, 2, sharey=True)
     for axis, (title, wide) in zip(axes, shown.items()):

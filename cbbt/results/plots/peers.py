@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
@@ -17,7 +18,7 @@ from cbbt.results.plots.parts import NAME, kind, legend, letters, mark, point
 from cbbt.results.plots.style import PAGE, in_style
 from cbbt.results.tables import SCORE, mean_over_datasets, require, scores
 
-PRICES = {"class_prompts": "class prompts encoded", "fit_seconds": "seconds of the fit", "learned": "numbers learned"}
+PRICES = {"class_prompts": "class prompts encoded", "fit_seconds": "fit time (s)", "learned": "learned parameters"}
 KINDS = {"prompt": "prompt side", "output": "output side", "both": "both", "reference": "reference", "own": "others"}
 LEADER = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}  # from a name to its point
 HALO = withStroke(linewidth=1.5, foreground="white")
@@ -47,7 +48,7 @@ def accuracy_against_price(runs: pd.DataFrame, shots: int) -> Figure:
     letters(axes.values())
     for price, ax in axes.items():
         leaders = frontier(black, price)
-        ax.plot(leaders[price], leaders.accuracy, drawstyle="steps-post", marker="", color="0.35", linewidth=1.0, zorder=1)
+        ax.plot(*_steps(leaders, price).T, marker="", color="0.35", linewidth=1.0, zorder=1)
         for method, line in table.dropna(subset=price).iterrows():
             named = method in {*leaders.index, *best}
             strength = {"alpha": 1.0, "markersize": 5, "zorder": 3} if named else {"alpha": 0.35, "markersize": 4, "zorder": 2}
@@ -58,11 +59,12 @@ def accuracy_against_price(runs: pd.DataFrame, shots: int) -> Figure:
     ax.set_ylim(low, high + 0.1 * (high - low))  # room for names
     axes["class_prompts"].set_ylabel(f"test accuracy (%), {shots_name(shots)},\nmean over data sets")
     present = [name for name in KINDS if name in set(map(kind, table.index))]
-    legend(figure, [mark(SHADES[name][0], "o", KINDS[name]) for name in present], "tuned, in shades of:", columns=len(present))
+    legend(figure, [mark(SHADES[name][0], "o", KINDS[name]) for name in present], "what is tuned (hue):", columns=len(present))
     figure.draw_without_rendering()  # the layout is known from here on
     for price, ax in axes.items():
-        named = table.loc[method_order({*frontier(black, price).index, *best})].dropna(subset=price)
-        _name(ax, named.sort_values(price, kind="stable"), table, price)
+        leaders = frontier(black, price)
+        named = table.loc[method_order({*leaders.index, *best})].dropna(subset=price).sort_values(price, kind="stable")
+        _name(ax, named, table, price, _steps(leaders, price))
     return figure
 
 
@@ -70,6 +72,11 @@ def frontier(table: pd.DataFrame, price: str) -> pd.DataFrame:
     """The rows than which no other is as cheap and more accurate, or cheaper and as accurate; the cheapest first."""
     ordered = table.dropna(subset=price).sort_values([price, "accuracy"], ascending=[True, False], kind="stable")
     return ordered[ordered.accuracy > ordered.accuracy.cummax().shift(fill_value=-math.inf)]
+
+
+def _steps(leaders: pd.DataFrame, price: str) -> np.ndarray:
+    """Corners (2k − 1, 2) of the line that joins k leaders: along the price, then up."""
+    return np.stack([leaders[price].repeat(2)[1:], leaders.accuracy.repeat(2)[:-1]], axis=1)
 
 
 def _price_axis(ax, values: pd.Series) -> None:
@@ -82,32 +89,37 @@ def _price_axis(ax, values: pd.Series) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
 
 
-def _name(ax, named: pd.DataFrame, table: pd.DataFrame, price: str) -> None:
-    """Write the names of the points `named` where they cover no point and no other name."""
-    panel, point = ax.get_window_extent(), ax.figure.dpi / 72  # pixels
-    taken = [
-        (x - 2 * point, y - 2 * point, x + 2 * point, y + 2 * point)
-        for x, y in ax.transData.transform(table[[price, "accuracy"]].dropna())
-    ]
+def _name(ax, named: pd.DataFrame, table: pd.DataFrame, price: str, steps: np.ndarray) -> None:
+    """Write the names of the points `named` where they cover no point, no other name and not the line of `steps`."""
+    panel, unit = ax.get_window_extent(), ax.figure.dpi / 72  # pixels
+    points = ax.transData.transform(table[[price, "accuracy"]].dropna())
+    taken = [_box(point, point, 2 * unit) for point in points]
+    taken += [_box(one, other, 1.5 * unit) for one, other in itertools.pairwise(ax.transData.transform(steps))]
     for method, line in named.iterrows():
-        x, y = ax.transData.transform((line[price], line.accuracy))
+        at = (line[price], line.accuracy)
+        x, y = ax.transData.transform(at)
         text = ax.annotate(
-            label(method), (line[price], line.accuracy), (0, 0), textcoords="offset points", arrowprops=LEADER,
+            label(method), at, (0, 0), textcoords="offset points", arrowprops=LEADER,
             fontsize=6, ha="center", va="center", path_effects=[HALO], zorder=4, **NAME,
         )  # fmt: skip
         text.set_in_layout(False)
         size = Text.get_window_extent(text)  # of the name alone, without its line to the point
         for right, up in PLACES:
-            left, low = x + right * point - size.width / 2, y + up * point - size.height / 2
-            box = (left, low, left + size.width, low + size.height)
-            way = [
-                (x + part * right * point, y + part * up * point) * 2 for part in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-            ]  # of the line to the point
+            middle = (x + right * unit, y + up * unit)
+            half = (size.width / 2, size.height / 2)
+            box = (middle[0] - half[0], middle[1] - half[1], middle[0] + half[0], middle[1] + half[1])
+            way = [(x + part * right * unit, y + part * up * unit) * 2 for part in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)]
             inside = panel.x0 <= box[0] and box[2] <= panel.x1 and panel.y0 <= box[1] and box[3] <= panel.y1
             if inside and not any(_overlap(one, other) for one in (box, *way) for other in taken):
                 break
         text.set_position((right, up))
-        taken += [box, *way]
+        taken += [_box(box[:2], box[2:], 2 * unit), *way]
+
+
+def _box(one, other, margin: float) -> tuple[float, float, float, float]:
+    """(left, low, right, high) around two points, with a margin."""
+    (left, right), (low, high) = sorted((one[0], other[0])), sorted((one[1], other[1]))
+    return left - margin, low - margin, right + margin, high + margin
 
 
 def _overlap(one: tuple, other: tuple) -> bool:

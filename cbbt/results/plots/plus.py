@@ -1,4 +1,4 @@
-"""Figures of CBBT+: its prompt against what it asked, and what each part brings. Tables in, a figure out."""
+"""Figures of CBBT+: its prompt against its queries, and what each part adds. Tables in, a figure out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cbbt.results.tables import ALL
 
 @in_style
 def accuracy_by_prompt_sets(curves: pd.DataFrame) -> Figure:
-    """Test accuracy, mean over data sets, against prompt sets asked: a panel per number of shots, most first.
+    """Test accuracy, mean over data sets, against prompt sets queried: a panel per number of shots, most first.
 
     Lines are means over seeds, bands ± one standard deviation; panels share their axis. Needs the columns of
     `accuracy_by_sets`. Raises ValueError for more than six methods.
@@ -30,14 +30,14 @@ def accuracy_by_prompt_sets(curves: pd.DataFrame) -> Figure:
         lines(ax, table[table.panel == name], "prompt_sets", "accuracy", dense=True)
         ax.set_xscale("log")
         ax.xaxis.set_minor_formatter(NullFormatter())
-    grid.set_axis_labels("prompt sets asked", f"test accuracy (%)\nmean of {curves.dataset.nunique()} data sets")
+    grid.set_axis_labels("prompt sets queried", f"test accuracy (%)\nmean of {curves.dataset.nunique()} data sets")
     legend(grid.figure, [handle(method) for method in drawn], "lines: means; bands: ± one sd over seeds")
     return grid.figure
 
 
 @in_style
 def part_differences(table: pd.DataFrame) -> Figure:
-    """What each part of CBBT+ brings: a panel per number of shots, a row per part.
+    """What each part of CBBT+ adds: a panel per number of shots, a row per part.
 
     Dots: data sets, each the mean over its seeds. Diamonds and bars: mean and 95 % t interval over them, not corrected
     for the number of rows; the grey strip is ± `MARGIN`. table: of `cbbt.results.plus.with_parts`.

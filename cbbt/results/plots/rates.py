@@ -1,4 +1,4 @@
-"""Validation accuracy against the prompt's rate, one line per estimate of the gradient, and against the directions."""
+"""Validation accuracy against the prompt's learning rate, one line per estimate of the gradient, and against the directions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cbbt.results.plots.style import MARKERS, PAGE, SERIES, in_style
 
 @in_style
 def accuracy_against_rate(table: pd.DataFrame) -> Figure:
-    """A row per number of shots; on the left every step asks, with more or fewer directions, on the right one in three.
+    """A row per number of shots; left: an estimate at every step, by the number of directions; right: at one step in three.
 
     `table`: of `cbbt.results.estimators.rate_table`. Lines are means over data sets and seeds;
     the true gradient stands in both columns, which share their axis.
@@ -36,7 +36,7 @@ def accuracy_against_rate(table: pd.DataFrame) -> Figure:
             common = {"hue_order": order, "style_order": order, "palette": palette, "markers": markers}
             part = table[table.shots == count]
             sns.lineplot(part, x="prompt_lr", y="accuracy", hue="estimator", style="estimator", dashes=False, ax=ax, **common)
-            ax.set(xscale="log", title=f"{title}, {count} shots", xlabel="rate of the prompt", ylabel="validation accuracy (%)")
+            ax.set(xscale="log", title=f"{title}, {count} shots", xlabel="prompt learning rate", ylabel="validation accuracy (%)")
             tick_values(ax.xaxis, table.prompt_lr)
             sns.move_legend(
                 ax, "upper center", bbox_to_anchor=(0.5, -0.32), ncols=2, title="", columnspacing=0.8, handlelength=1.6
@@ -65,6 +65,6 @@ def accuracy_by_directions(table: pd.DataFrame, method: str) -> Figure:
         colours = dict.fromkeys(order, look(method)[0])
         dots_and_intervals(ax, table[table.panel == name], "directions", "ahead", order, colours)
         ax.grid(axis="x", visible=False)
-    grid.set_axis_labels("directions q of a step, at one budget", "validation accuracy,\npoints over the mean")
+    grid.set_axis_labels("directions q per step, at a fixed budget", "validation accuracy,\npoints above the mean")
     legend(grid.figure, [], f"{label(method)}; dots: data sets; {INTERVALS}")
     return grid.figure

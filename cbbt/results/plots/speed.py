@@ -30,14 +30,21 @@ def text_speed(table: pd.DataFrame) -> Figure:
         rows = table[table.backbone == backbone]
         for index, (length, line) in enumerate(rows.groupby("context_length")):
             look = {"color": SERIES[index], "marker": MARKERS[index]}
-            ax.plot(line.classes, line.over_padded, label=f"M = {length}, over 77 tokens", **look)
-            ax.plot(line.classes, line.over_cut, label=f"M = {length}, over cut", linestyle=":", markerfacecolor="white", **look)
+            ax.plot(line.classes, line.over_padded, label=f"M = {length}, vs 77 tokens", **look)
+            ax.plot(
+                line.classes,
+                line.over_cut,
+                label=f"M = {length}, vs cut to length",
+                linestyle=":",
+                markerfacecolor="white",
+                **look,
+            )
         ax.set(xscale="log", yscale="log", xlabel="classes")
         ax.set_title(backbone, **NAME)
         tick_values(ax.xaxis, rows.classes)
         tick_values(ax.yaxis, [2, 5, 10, 20, 50])
     letters(axes)
-    axes[0].set_ylabel("times as fast")
+    axes[0].set_ylabel("speed-up (×)")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center")
     return figure
@@ -55,14 +62,14 @@ def scaling(table: pd.DataFrame) -> Figure:
         ax.plot(rows[name], rows.seconds, color=SERIES[0], marker="o")
         last = rows.iloc[-1]
         dashed = {"color": "0.5", "marker": "", "linestyle": "--", "linewidth": 0.9}
-        ax.plot(rows[name], last.seconds * rows[name] / last[name], label="in proportion", **dashed)
+        ax.plot(rows[name], last.seconds * rows[name] / last[name], label="proportional", **dashed)
         ax.set(xscale="log", yscale="log", xlabel=title)
         tick_values(ax.xaxis, rows[name])
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_locator(NullLocator())
     letters(figure.axes)
-    figure.axes[0].set_ylabel("seconds a step")
+    figure.axes[0].set_ylabel("seconds per step")
     figure.axes[0].legend(loc="upper left")
     figure.axes[0].set_ylim(table.seconds.min() / 2, table.seconds.max() * 2)
     return figure
