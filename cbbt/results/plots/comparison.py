@@ -156,8 +156,10 @@ def selection_gains(runs: pd.DataFrame, shots: int, methods: list[str] | None = 
             text = "" if math.isnan(number) else f"{number:.0f}"
             ax.text(1.01, row, text, transform=ax.get_yaxis_transform(), va="center", fontsize=6.5)
         ax.axvline(0, color="black", linewidth=0.8)
-    grid.set_axis_labels("gain over the last step (points)", "")
-    _choices_legend(grid.figure, list(gains), f"{shots_name(shots)}; small dots: seeds; numbers at the right: models compared")
+    grid.set_axis_labels("gain (points)", "")
+    _choices_legend(
+        grid.figure, list(gains), f"{shots_name(shots)}; gain over the last step; small dots: seeds; right: models compared"
+    )
     return grid.figure
 
 
