@@ -18,6 +18,7 @@ from cbbt.cli import app
 from cbbt.data.cards import CARDS
 from cbbt.mini_clip.model import WEIGHTS, load_mini_clip
 from cbbt.results.formatting import accuracy_table, shots_name, to_markdown
+from cbbt.results.plots.ablation import by_factor, changes
 from cbbt.results.speed import scaling_sentence, text_sentences
 from cbbt.results.statistics import difference_sentence, difference_table, holm
 from cbbt.results.tables import read_table
@@ -207,6 +208,20 @@ def test_the_times_on_photographs_are_those_of_the_table(table):
     minutes = 8100 * speed.seconds["features"] / speed.images["features"] / 60
     require(f"take {minutes:.1f} minutes, a run of CBBT {speed.seconds['a run of cbbt']:.0f} s")
     require(f"of CBBT+ {speed.seconds['a run of cbbt_plus']:.0f} s")
+
+
+def test_the_settings_that_matter_are_those_of_the_ablation(table):
+    found = changes(by_factor(table("ablation/runs"), 1 / 128))["mean"]
+    by = {key: f"{value:+.1f}".replace("-", "−") for key, value in found.items()}
+    ratio, epsilon = ([by["cbbt", factor, value] for value in values] for factor, values in
+                      (("adapter_ratio", (0.2, 0.8)), ("epsilon", (0.0001, 0.1))))  # fmt: skip
+    require(
+        f"leaving it out changes CBBT by {by['cbbt', 'adapter', 'none']} points",
+        f"its ratio r of 0.2 or 0.8 instead of 0.5 by {ratio[0]} or {ratio[1]}",
+        f"q = 1 instead of 64 changes {by['cbbt', 'q', 1]} points; in a prompt alone {by['cbbt_prompt', 'q', 1]}",
+        f"16 vectors instead of one change {by['cbbt', 'context_length', 16]}",
+        f"a step ε of 0.0001 or 0.1 instead of 0.0078 {epsilon[0]} or {epsilon[1]}",
+    )
 
 
 def speed_rows(table) -> list[tuple[str, ...]]:
