@@ -213,8 +213,8 @@ def test_the_times_on_photographs_are_those_of_the_table(table):
 def test_the_settings_that_matter_are_those_of_the_ablation(table):
     found = changes(by_factor(table("ablation/runs"), 1 / 128))["mean"]
     by = {key: f"{value:+.1f}".replace("-", "−") for key, value in found.items()}
-    ratio, epsilon = ([by["cbbt", factor, value] for value in values] for factor, values in
-                      (("adapter_ratio", (0.2, 0.8)), ("epsilon", (0.0001, 0.1))))  # fmt: skip
+    ratio = [by["cbbt", "adapter_ratio", value] for value in (0.2, 0.8)]
+    epsilon = [by["cbbt", "epsilon", value] for value in (0.0001, 0.1)]
     require(
         f"leaving it out changes CBBT by {by['cbbt', 'adapter', 'none']} points",
         f"its ratio r of 0.2 or 0.8 instead of 0.5 by {ratio[0]} or {ratio[1]}",
