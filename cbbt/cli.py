@@ -55,15 +55,18 @@ def check_data(
     names: Annotated[list[str] | None, typer.Argument(help="Benchmarks; all eleven by default.")] = None,
     verify_images: Annotated[bool, typer.Option("--verify-images", help="Open and decode every image.")] = False,
 ) -> None:
-    """Say which benchmarks are complete on disk, and what the others lack."""
+    """Say which benchmarks are complete on disk, and what the others lack; exit with 1 unless all are complete."""
     from cbbt.data.check import check_data
 
-    for row in check_data(data_root, names or None, verify_images=verify_images, progress=sys.stderr.isatty()).itertuples():
+    rows = list(check_data(data_root, names or None, verify_images=verify_images, progress=sys.stderr.isatty()).itertuples())
+    for row in rows:
         typer.echo(f"{row.dataset:15} {row.state:11} {row.present:,} of {row.expected:,} images")
         missing = f"missing: {', '.join(row.missing)}" if row.missing else ""
         broken = f"{row.broken_count} broken: {', '.join(row.broken)}" if row.broken else ""
         for line in filter(None, (missing, broken, row.note, row.todo)):
             typer.echo(f"    {line}")
+    if any(row.state != "ready" for row in rows):
+        raise typer.Exit(1)
 
 
 @app.command()

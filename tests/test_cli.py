@@ -102,11 +102,19 @@ def test_wrong_usage_ends_with_two(arguments):
 
 def test_check_data_says_what_is_missing(tmp_path):
     done = call("check-data", "--data-root", tmp_path)
-    assert done.exit_code == 0
+    assert done.exit_code == 1 and not done.stderr
     assert [line.split()[:2] for line in done.stdout.splitlines() if line[0] != " "] == [[name, "absent"] for name in CARDS]
     one = call("check-data", "eurosat", "--data-root", tmp_path / "none")
     assert "0 of 27,000 images" in one.stdout and "does not exist" in one.stdout
     assert call("check-data", "nosuch", "--data-root", tmp_path).exit_code == 1
+
+
+def test_check_data_ends_with_zero_where_all_is_there(monkeypatch, tmp_path):
+    states = []
+    row = dict(dataset="dtd", present=9, expected=9, missing=(), broken_count=0, broken=(), note="", todo="")
+    monkeypatch.setattr(cbbt.data.check, "check_data", lambda *a, **o: pd.DataFrame([row | {"state": state} for state in states]))
+    for states, code in ((["ready"], 0), (["ready", "absent"], 1), (["ready", "ready"], 0)):
+        assert call("check-data", "--data-root", tmp_path).exit_code == code
 
 
 def test_check_data_names_missing_and_broken_images(monkeypatch, tmp_path):
