@@ -109,12 +109,12 @@ def test_check_data_says_what_is_missing(tmp_path):
     assert call("check-data", "nosuch", "--data-root", tmp_path).exit_code == 1
 
 
-def test_check_data_ends_with_zero_where_all_is_there(monkeypatch, tmp_path):
-    states = []
+@pytest.mark.parametrize("states, code", [(["ready"], 0), (["ready", "absent"], 1), (["incomplete", "ready"], 1)])
+def test_check_data_ends_with_zero_where_all_is_there(monkeypatch, tmp_path, states, code):
     row = dict(dataset="dtd", present=9, expected=9, missing=(), broken_count=0, broken=(), note="", todo="")
-    monkeypatch.setattr(cbbt.data.check, "check_data", lambda *a, **o: pd.DataFrame([row | {"state": state} for state in states]))
-    for states, code in ((["ready"], 0), (["ready", "absent"], 1), (["ready", "ready"], 0)):
-        assert call("check-data", "--data-root", tmp_path).exit_code == code
+    found = pd.DataFrame([row | {"state": state} for state in states])
+    monkeypatch.setattr(cbbt.data.check, "check_data", lambda *arguments, **options: found)
+    assert call("check-data", "--data-root", tmp_path).exit_code == code
 
 
 def test_check_data_names_missing_and_broken_images(monkeypatch, tmp_path):
