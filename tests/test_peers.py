@@ -106,11 +106,10 @@ def test_the_first_of_each_block_are_named_and_the_references_apart():
     """Means over both data sets, the second two points higher."""
     white = RUNS[RUNS.method == "lfa"].assign(method="true_gradient")
     runs = pd.concat([RUNS, white, RUNS[RUNS.method == "lfa"].assign(method="gda", test_accuracy=50.0)])
-    assert peers.leaders_sentence(runs, 16, first=1) == (
-        "*16 shots*, mean over tasks in percent, the first that needs features alone: LFA 59.5; "
+    assert peers.leaders_sentence(runs, 16) == (
+        "*16 shots*, mean over tasks in percent, the first three that need features alone: LFA 59.5, GDA 50.0; "
         "+ prompts' features or logits: CBBT 83.0; + losses or pixels: ZIP 72.0."
     )
-    assert "the first 3 that need features alone: LFA 59.5, GDA 50.0;" in peers.leaders_sentence(runs, 16)
     assert "prompts alone: True gradient (white box) 59.5; the untouched box has 61.0 with" in peers.references_sentence(runs, 16)
 
 

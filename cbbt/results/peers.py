@@ -143,15 +143,14 @@ def improves(runs: pd.DataFrame, dataset: str, shots: int) -> pd.Series:
     return gains.sort_values(ascending=False, kind="stable").rename(index=label)
 
 
-def leaders_sentence(runs: pd.DataFrame, shots: int, first: int = 3) -> str:
-    """The `first` most accurate tuned methods of each block but the white box, in percent, mean over all data sets."""
+def leaders_sentence(runs: pd.DataFrame, shots: int) -> str:
+    """The three most accurate tuned methods of each block but the white box, in percent, mean over all data sets."""
     ranked = _means(runs, shots).drop(list(UNTUNED), errors="ignore").sort_values(ascending=False)
-    named = {kind: [name for name in ranked.index if block(name) == kind][:first] for kind in BLOCKS if kind != WHITE}
+    named = {kind: [name for name in ranked.index if block(name) == kind][:3] for kind in BLOCKS if kind != WHITE}
     parts = [
         f"{kind}: " + ", ".join(f"{label(name)} {ranked[name]:.1f}" for name in names) for kind, names in named.items() if names
     ]
-    which = f"first {first} that need" if first > 1 else "first that needs"
-    return f"*{shots_name(shots)}*, mean over tasks in percent, the {which} {'; '.join(parts)}."
+    return f"*{shots_name(shots)}*, mean over tasks in percent, the first three that need {'; '.join(parts)}."
 
 
 def comparison_sentence(table: pd.DataFrame, method: str, shots: int) -> str:
