@@ -145,6 +145,13 @@ def show_figure(figure, dpi: int = 100) -> None:
     display.display(display.Image(content.getvalue(), width=round(100 * picture.width / dpi)), metadata=metadata)
 
 
+def show_finding(text: str) -> None:
+    """Display what the tables and figures above show: Markdown, begun by the word "Finding" in bold."""
+    from IPython import display  # here, for the batch reads parameters without drawing
+
+    display.display(display.Markdown(f"**Finding.** {text}"))
+
+
 def sliders(show, **controls) -> None:
     """Call `show` with controls for its arguments, as `ipywidgets.interact` reads them, where somebody can move them.
 

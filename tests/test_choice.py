@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 
 from cbbt.methods import DEFAULTS, METHODS
 from cbbt.results.choice import candidates, leave_one_out, left_out_accuracy
-from cbbt.results.estimators import directions_table, estimator_table, rate_table
+from cbbt.results.estimators import PARTS, TRUE, directions_table, estimator_sentences, estimator_table, rate_table
 from cbbt.results.plots.rates import accuracy_against_rate, accuracy_by_directions
 from cbbt.results.tables import write_table
 from cbbt.runs import choice
@@ -165,6 +165,17 @@ def test_estimators_are_compared_at_the_rate_that_others_chose():
     assert table.accuracy["q = 64"] == pytest.approx(73.1) and table["mean"]["q = 4"] == pytest.approx(-1.0)
     assert table["at the edge"].tolist() == [3, 3, 3] and table["class prompts"]["q = 4"] == 40
     assert len(rate_table(estimators())) == 6
+
+
+def test_the_sentences_of_estimates_have_the_numbers_of_their_table():
+    accuracy = {TRUE: 80.0, "q = 64": 79.0, "q = 16": 78.5, "q = 4": 78.0, "q = 1": 70.0} | dict(zip(PARTS, (75, 76, 77.5, 77)))
+    table = pd.DataFrame({"accuracy": accuracy, "class prompts": 100.0}).assign(mean=lambda table: table.accuracy - 79)
+    table.loc[["q = 64", "q = 16"], "class prompts"] = 2600.0, 680.0
+    reached, parts, saved = estimator_sentences(table, 16)
+    assert "16 shots the true gradient reaches 80.0 %, and q = 64, 16, 4 and 1 reach 79.0, 78.5, 78.0, 70.0:" in reached
+    assert "changes +1.0 points, orthonormal directions +1.5 more, reusing the last estimate -0.5 more." in parts
+    assert "q = 16 sends one in 4 (-0.5 points), q = 4 sends one in 26" in saved
+    assert saved.endswith("CBBT on the support one in 26 (-1.5 points).")
 
 
 def test_the_figure_of_rates_has_a_line_for_each_estimator():

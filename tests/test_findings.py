@@ -48,6 +48,18 @@ def test_the_sentence_of_the_curves_has_the_last_epoch():
     )
 
 
+def test_differences_that_are_listed_together_are_corrected_for_their_number():
+    noise = {"a": 0.0, "b": 0.1, "c": -0.1, "d": 0.05}
+    rows = [
+        {"dataset": name, "backbone": "mini", "method": method, "shots": 1, "seed": 1, "test_accuracy": points}
+        for name, off in noise.items()
+        for method, points in (("cbbt", 70.0), ("adapter", 60 + off), ("lfa", 70 + 20 * off))
+    ]
+    first, second, shown = findings.difference_sentences(pd.DataFrame(rows), [("cbbt", name, 1) for name in ("adapter", "lfa")])
+    assert first.startswith("1 shot. CBBT − Adapter only: +9.99 points, a difference") and "neither" in second
+    assert shown == "Corrected for these 2 comparisons (Holm 1979), 1 of them show a difference."
+
+
 def test_what_a_table_cannot_say_is_left_out():
     assert findings.gain(RUNS[RUNS.method.isin(["zero_shot", "cbbt"])], 16, "cbbt") == "CBBT gains +12.0 points over zero-shot."
     assert findings.selection(RUNS.drop(columns="test_accuracy_best_val"), 16, "cbbt") == ""

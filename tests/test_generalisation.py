@@ -23,7 +23,7 @@ from cbbt.data.shifts import OPERATIONS, ShiftedItem
 from cbbt.data.targets import IMAGENET_SHIFTS, Target, find_target, half_of
 from cbbt.data.task import DataError, Item, draw_shots, identity, split_digest
 from cbbt.learning.fitting import Classifier, Split
-from cbbt.learning.judging import expected_calibration_error, for_other_classes, judge_elsewhere
+from cbbt.learning.judging import confusion_matrix, expected_calibration_error, for_other_classes, judge_elsewhere
 from cbbt.methods import METHODS
 from cbbt.results import generalisation
 from cbbt.results.generalisation import base_to_new, by_place, by_service, gain_tests
@@ -508,6 +508,11 @@ def test_the_calibration_error_is_that_of_a_hand_computation():
     sure = torch.tensor([[60.0, -60.0], [60.0, -60.0]])
     assert expected_calibration_error(sure, torch.tensor([0, 0])) == 0.0
     assert expected_calibration_error(sure, torch.tensor([1, 1])) == 100.0
+
+
+def test_confusions_stand_in_the_row_of_the_true_class():
+    answers = torch.eye(3)[[0, 1, 1, 0]]  # none is the last class, of which there is one image
+    assert confusion_matrix(answers, torch.tensor([0, 0, 1, 2])).tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
 
 
 def test_every_run_has_a_calibration_error():

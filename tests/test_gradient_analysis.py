@@ -7,9 +7,10 @@ import torch.nn.functional as F
 
 from cbbt.gradients import analysis, answers, noise
 from cbbt.gradients.directions import DIRECTIONS
+from cbbt.gradients.landscape import landscape, losses_along
 from cbbt.gradients.theory import expected
-from cbbt.results.plots.gradients import FAMILIES, FIGURES
-from cbbt.results.tables import write_table
+from cbbt.results.plots import estimator as pictures
+from cbbt.results.plots.gradients import FAMILIES, FIGURES, draw_from_file
 from cbbt.runs.estimator_comparison import accuracy_by_estimator
 
 NAMES = ("cat", "sailing boat", "car")
@@ -206,8 +207,55 @@ def test_errors_of_batch_and_estimator_add_up(problem):
         assert abs(rows.mean()) < 4 * rows.std() / len(rows) ** 0.5
 
 
+def test_steps_have_their_length_and_several_directions_their_mean():
+    """On L = |x|² from (0, 1), for which both are known."""
+    ways = {"up": torch.tensor([[0.0, 5.0]]), "both sides": torch.tensor([[3.0, 0.0], [0.0, -0.1]])}
+    table = losses_along(lambda points: points.square().sum(dim=1), torch.tensor([0.0, 1.0]), ways, [-1.0, 0.0, 2.0])
+    assert table.index.tolist() == [-1, 0, 2]
+    assert table["up"].tolist() == pytest.approx([0, 1, 9])
+    assert table["both sides"].tolist() == pytest.approx([(2 + 4) / 2, 1, (5 + 1) / 2])
+
+
+def test_families_are_compared_on_the_same_batches_at_every_step(problem):
+    table = noise.cosine_by_family(problem, ["sphere", "orthogonal"], [1e-3, 100.0], q=32, repeats=2, batch_size=6)
+    assert list(table.groupby(["family", "epsilon"]).size()) == [2] * 4
+    cosines = means(table, ["family", "epsilon"])
+    assert cosines["orthogonal", 1e-3] > 0.99 > cosines["sphere", 1e-3] > cosines["sphere", 100.0]
+
+
+def test_pictures_of_the_plane_show_each_slope_and_the_mean_of_each_cloud():
+    u = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    plane = torch.cartesian_prod(torch.linspace(-1, 1, 5), torch.linspace(-1, 1, 5))
+    arrows = {"true gradient": u[0], "estimate": u[1]}
+    figure = pictures.slopes_in_the_plane(plane, plane.sum(dim=1), torch.zeros(2), u, torch.tensor([1.0, 1.0, -2.0]), arrows)
+    left, right = figure.axes
+    assert [tuple(text.xy) for text in right.texts] == [(1, 0), (0, 1), (0, 2), (1, 0), (0, 1)]
+    assert [text.get_text() for text in right.get_legend().texts] == [*arrows, "slope times direction"]
+    clouds = {q: torch.tensor([[0.0, 1.0], [2.0, 3.0]]) for q in (2, 8)}
+    for axis, q in zip(pictures.clouds_of_estimates(clouds, torch.tensor([1.0, 1.0])).axes, clouds, strict=True):
+        truth, mean = axis.lines
+        assert (axis.get_title(), truth.get_xydata().tolist(), mean.get_xydata().tolist()) == (f"q = {q}", [[1, 1]], [[1, 2]])
+
+
+def test_pictures_of_cosines_have_their_theory_and_the_papers_step(problem):
+    rows = [(q, q / 10 + off, expected(q, 32).cosine) for q in (1, 4) for off in (-0.1, 0.1)]
+    (axis,) = pictures.cosine_over_theory(pd.DataFrame(rows, columns=["q", "cosine", "theory"]), 32).axes
+    lines = {line.get_label(): line for line in axis.lines}
+    measured, theory, root = (lines[text.get_text()] for text in axis.get_legend().texts)
+    assert measured.get_ydata().tolist() == pytest.approx([0.1, 0.4]) and "sd of 2" in measured.get_label()
+    assert theory.get_ydata().tolist() == [expected(q, 32).cosine for q in (1, 4)]
+    assert root.get_ydata().tolist() == pytest.approx([(1 / 32) ** 0.5, (4 / 35) ** 0.5])
+    walked = pd.DataFrame({"true gradient": [1.0, 0.5], "random": [1.0, 0.9]}, index=[0.0, 1.0])
+    (axis,) = pictures.losses_along(walked).axes
+    assert [text.get_text() for text in axis.get_legend().texts] == list(walked)
+    table = noise.cosine_by_family(problem, ["sphere", "coordinate"], [0.01, 0.1], q=4, repeats=2, batch_size=6)
+    (axis,) = pictures.cosine_by_family(table, 1 / 32).axes
+    assert [text.get_text() for text in axis.get_legend().texts] == ["sphere", "coordinate"]
+    assert [1 / 32, 1 / 32] in [list(line.get_xdata()) for line in axis.lines]
+
+
 def test_landscape_touches_its_tangent(problem):
-    table = analysis.landscape(problem, q=16, reach=0.01, points=3, batch_size=6)
+    table = landscape(problem, q=16, reach=0.01, points=3, batch_size=6)
     middle = table[table.distance == 0]
     assert len(middle) == 3 and middle.loss.tolist() == pytest.approx(middle.linear.tolist(), abs=1e-5)
     true = table[table.direction == "true gradient"].set_index("distance")
@@ -226,7 +274,7 @@ def test_tables_appear_whole_and_draw(problem, choices, tmp_path):
     tables = {
         "gradient_cosine": analysis.cosine_by_queries(problem, choices, [1, 4], 2, 6),
         "gradient_dimension": analysis.norm_by_dimension(problem, [1, 2], 4, 2, 6),
-        "gradient_landscape": analysis.landscape(problem, 4, points=5, batch_size=6),
+        "gradient_landscape": landscape(problem, 4, points=5, batch_size=6),
         "gradient_epsilon": noise.cosine_by_epsilon(problem, [1e-3], 4, 2, 6),
         "gradient_budget": noise.cosine_by_budget(problem, [4, 8], [0.01, 0.1], 2, 6),
         "gradient_precision": noise.cosine_by_precision(problem, [1e-3], 4, 2, 6),
@@ -242,10 +290,9 @@ def test_tables_appear_whole_and_draw(problem, choices, tmp_path):
     assert {*DIRECTIONS, "guided", "sphere, two-sided"} <= set(training.estimator)
     assert training.groupby("estimator").class_prompts.max().nunique() == 1  # equal budgets
     for name, table in tables.items():
-        path = tmp_path / "tables" / f"{name}.csv"
-        write_table(table, path, digits=6)
-        figure = FIGURES[name](pd.read_csv(path))
-        figure.savefig(tmp_path / f"{name}.png", dpi=40)
+        figure = draw_from_file(name, table, tmp_path / "tables", tmp_path / "figures")
+        assert len(pd.read_csv(tmp_path / "tables" / f"{name}.csv")) == len(table)
+        assert {path.suffix for path in (tmp_path / "figures").glob(f"{name}.*")} == {".pdf", ".png"}
         drawn = [axis for axis in figure.axes if axis.lines or axis.patches]
         assert drawn and figure.axes[-1].get_xlabel()
         assert figure.axes[0].get_ylabel() or name == "gradient_training"  # whose rows have names

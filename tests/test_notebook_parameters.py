@@ -11,7 +11,7 @@ import yaml
 from papermill.inspection import inspect_notebook
 
 import cbbt
-from cbbt.notebook import check_parameters, figures_folder, read_parameters, remove_bars, sliders
+from cbbt.notebook import check_parameters, figures_folder, read_parameters, remove_bars, show_finding, sliders
 
 ROOT = Path(__file__).parent.parent
 
@@ -219,3 +219,10 @@ def test_sliders_without_anybody_to_move_them_call_once_with_the_defaults():
     seen = []
     sliders(lambda ratio=0.5: seen.append(ratio), ratio=(0.0, 1.0))
     assert seen == [0.5]
+
+
+def test_a_finding_is_markdown_that_says_so(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    show_finding("*q* = 64 is enough.")
+    assert [output.data for output in shown] == ["**Finding.** *q* = 64 is enough."]

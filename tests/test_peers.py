@@ -9,6 +9,7 @@ from matplotlib.text import Text
 
 from cbbt.catalogue import CATALOGUE
 from cbbt.methods import METHODS
+from cbbt.results import peers
 from cbbt.results.peers import BLOCKS, access_table, block, field_table, improves, peers_table, write_field_table
 from cbbt.results.plots.diagram import method_cards
 from cbbt.results.plots.peers import accuracy_against_price, frontier
@@ -99,6 +100,24 @@ def test_who_improves_on_zero_shot():
     assert improves(RUNS, "a", 16).to_dict() == {"CBBT": 22.0, "ZIP": 11.0, "LFA": -1.5}
     with pytest.raises(ValueError, match="no zero-shot run on 'a'; the table has cbbt, zip, lfa"):
         improves(RUNS[RUNS.method != "zero_shot"], "a", 16)
+
+
+def test_the_first_of_each_block_are_named_and_the_references_apart():
+    """Means over both data sets, the second two points higher."""
+    white = RUNS[RUNS.method == "lfa"].assign(method="true_gradient")
+    runs = pd.concat([RUNS, white, RUNS[RUNS.method == "lfa"].assign(method="gda", test_accuracy=50.0)])
+    assert peers.leaders_sentence(runs, 16) == (
+        "*16 shots*, mean over tasks in percent, the first three that need features alone: LFA 59.5, GDA 50.0; "
+        "+ prompts' features or logits: CBBT 83.0; + losses or pixels: ZIP 72.0."
+    )
+    assert "prompts alone: True gradient (white box) 59.5; the untouched box has 61.0 with" in peers.references_sentence(runs, 16)
+
+
+def test_who_is_ahead_behind_or_equal_is_what_the_tests_show():
+    columns = {"mean": [-2.0, 3.0, 0.1, 9.0], "p, Holm": [0.01, 0.04, 0.9, 0.06], "p, equal": [0.9, 0.9, 0.01, 0.9]}
+    said = peers.comparison_sentence(pd.DataFrame(columns, index=["LFA", "ZIP", "GDA", "BBT"]), "cbbt", 4)
+    assert said.startswith("*CBBT against each other method at 4 shots*")
+    assert said.endswith("ahead of it: LFA; behind it: ZIP. Equal within a point (not corrected): GDA.")
 
 
 def test_every_method_says_what_it_needs():

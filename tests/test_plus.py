@@ -14,7 +14,9 @@ from cbbt.results.plus import (
     WHOLE,
     accuracy_by_sets,
     part_left_out,
+    part_sentences,
     part_table,
+    reach_sentences,
     reach_table,
     sets_to_reach,
     with_parts,
@@ -114,6 +116,29 @@ def test_a_prompt_is_followed_over_what_it_asked_and_stays_where_it_ended():
     reached = reach_table(curves(), "cbbt_plus_prompt", near=6.0).loc[16, "cbbt_prompt"]
     assert reached["accuracy"] == 86.5 and reached["prompt sets"] == 500
     assert reached["reached after"] == 60 and reached["near after"] == 40 and reached["one in, near"] == 12.5
+
+
+def test_sentences_say_when_an_accuracy_is_reached_and_when_never():
+    columns = {"accuracy": [86.5, 90.0], "prompt sets": [500.0, 7.0], "reached after": [60.0, None], "near after": [40.0, 50.0]}
+    index = pd.MultiIndex.from_tuples([(16, "cbbt_prompt"), (16, "true_gradient")], names=["shots", "method"])
+    first, second = reach_sentences(pd.DataFrame(columns, index=index), "cbbt_plus_prompt")
+    assert first == (
+        "16 shots. *CBBT, prompt only* ends at 86.5 %; *CBBT+, prompt only* reaches that after 60 prompt sets, one in 8, "
+        "comes within half a point after 40 prompt sets, one in 12 of CBBT's 500."
+    )
+    assert "never reaches that, comes within half a point after 50 prompt sets, one in 10 of CBBT's 500." in second
+
+
+def test_sentences_name_the_parts_that_are_shown():
+    rows = [(2.0, 1.0, 3.0, 0.9, 0.01), (0.1, -0.1, 0.3, 0.02, 1.0)]
+    index = pd.MultiIndex.from_tuples([(1, "prompt"), (16, "gda")], names=["shots", "part"])
+    table = pd.DataFrame(rows, columns=["mean", "low", "high", "p, equal", "p, Holm"], index=index)
+    few, many, shown = part_sentences(table)
+    assert few.startswith("1 shot. ") and few.endswith("over tasks: prompt +2.00 (+1.00 to +3.00).")
+    assert many.startswith("16 shots. ") and many.endswith("gda +0.10 (-0.10 to +0.30).")
+    assert shown == (
+        "Of these 2 differences shown after Holm's correction: prompt at 1; equal within ±1 point, not corrected: gda at 16."
+    )
 
 
 @pytest.mark.parametrize("figure", [lambda: accuracy_by_prompt_sets(curves()), lambda: part_differences(with_parts(runs()))])

@@ -7,7 +7,15 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from cbbt.results.plots.predictions import RIGHT, WRONG, calibration_pair, confusion_pair, feature_map, prediction_grid
+from cbbt.results.plots.predictions import (
+    RIGHT,
+    WRONG,
+    calibration_pair,
+    confusion_pair,
+    feature_map,
+    moves_in_the_plane,
+    prediction_grid,
+)
 from cbbt.results.plots.style import PAGE, save_figure
 
 from .test_plots import clipped_texts, overlapping_texts
@@ -75,6 +83,17 @@ def test_panels_of_features_share_their_components():
     assert np.ptp(one.get_offsets()[:, 0]) == pytest.approx(np.ptp(centred @ np.linalg.svd(centred)[2][0]))
     with pytest.raises(ValueError, match="6 classes at most, got 7"):
         feature_map({"a": FEATURES}, {"a": TEXTS}, LABELS, [str(number) for number in range(7)])
+
+
+def test_arrows_lead_from_before_to_after_and_have_the_names_of_classes():
+    before, after = np.zeros((3, 2)), np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]])
+    for axis, title in zip(
+        moves_in_the_plane({"text": (before, after), "image": (after, before)}, NAMES).axes, ("text", "image")
+    ):
+        (arrows,) = axis.collections
+        sign = 1 if title == "text" else -1
+        assert np.array_equal(np.transpose([arrows.U, arrows.V]), sign * after) and axis.get_title() == title
+        assert [text.get_text() for text in axis.texts] == NAMES
 
 
 def test_the_error_of_calibration_is_that_of_the_bins():

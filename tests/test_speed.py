@@ -3,13 +3,15 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cbbt.box.text_tower import TextTower
-from cbbt.results.speed import exponents
+from cbbt.results.plots.speed import computed_positions
+from cbbt.results.speed import COMPUTED, SHARED, exponents, operation_counts, position_map
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))  # scripts beside the package
 import speed
@@ -38,6 +40,27 @@ def test_the_tower_makes_hardly_more_operations_than_are_necessary(loaded, lengt
     made = counted(lambda: tower.encode(contexts, NAMES))
     # Queries of the last layer that nobody reads, and both halves of the causal products.
     assert necessary < made < 1.15 * necessary
+
+
+def test_every_token_is_computed_once():
+    own = np.array([2, 3])
+    positions = position_map(own, contexts=2, length=1)
+    assert positions[:, :6].tolist() == [[1, 1, 1, 1, 0, 0], [2, 2, 1, 1, 1, 0], [2, 1, 1, 1, 0, 0], [2, 2, 1, 1, 1, 0]]
+    assert positions.shape == (4, 77) and not positions[:, 6:].any()
+    assert (positions == COMPUTED).sum() == operation_counts(own, 1, contexts=2)["tokens"] and SHARED in positions
+    (axis,) = computed_positions(positions).axes
+    assert axis.collections[0].get_array().tolist() == positions.tolist()
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_the_count_by_hand_is_the_benchmarks(loaded, length):
+    """But for the projection of each prompt's feature."""
+    tower = TextTower(loaded.model, loaded.tokenizer)
+    own = np.array([len(tower.tokens.ids(name)) + len(tower.stop) + 1 for name in NAMES])
+    sizes = {"width": tower.context_dim, "layers": len(tower.text.transformer.resblocks)}
+    projection = 2 * 6 * len(NAMES) * tower.text.text_projection.numel()
+    counts = operation_counts(own, length, contexts=6, **sizes)
+    assert counts["operations"] + projection == text_encoding.necessary_operations(tower, 6, length, NAMES)
 
 
 def test_calls_take_turns_and_the_first_turn_is_left_out(monkeypatch):

@@ -216,6 +216,16 @@ def test_a_table_without_rows_is_read_as_empty(tmp_path):
     assert tables.read_table(tmp_path / "curves.csv").empty
 
 
+def test_the_table_beside_is_read_on_the_same_tasks_and_backbones(runs, tmp_path):
+    tables.write_table(
+        pd.concat([runs.assign(dataset="other"), runs, runs.assign(backbone="RN50")]), tmp_path / "field" / "runs.csv"
+    )
+    beside = tables.read_beside(tmp_path / "peers", "field", runs)
+    assert len(beside) == len(runs) and set(beside.dataset) == set(runs.dataset) and set(beside.backbone) == set(runs.backbone)
+    none = tables.read_beside(tmp_path / "peers", "missing", runs)
+    assert none.empty and list(none) == list(runs)
+
+
 def test_a_table_as_parquet_keeps_types_and_gaps(tmp_path):
     table = pd.DataFrame({"method": ["a", "b"], "shots": [1, 16], "epsilon": [None, 0.1], "template": [None, "a {}"]})
     tables.write_table(table, tmp_path / "runs.parquet")

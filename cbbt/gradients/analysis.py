@@ -2,9 +2,9 @@
 
 Each function here answers one question about prompt gradients on the support set of
 a task and returns a tidy table, one row per repeat: against the number of directions
-(`cosine_by_queries`) and the dimension (`norm_by_dimension`), and what the loss looks
-like along a gradient (`landscape`). `cbbt.gradients.noise` goes on with what spoils a
-slope. A repeat is one batch of images with one draw of directions; repeat r has the
+(`cosine_by_queries`) and the dimension (`norm_by_dimension`). `cbbt.gradients.landscape`
+goes on with what the loss looks like along a gradient, `cbbt.gradients.noise` with what
+spoils a slope. A repeat is one batch of images with one draw of directions; repeat r has the
 same batch in every table, so that families are compared in pairs. Columns that start
 with `expected_` hold what `cbbt.gradients.theory` predicts for a linear loss; where the
 prediction is given the true gradient, the function says so. Nothing here is used by a
@@ -257,33 +257,6 @@ def norm_by_dimension(
                 theory["expected_norm_ratio"] *= 1 / (estimate.epsilon * longer.dimension)
             keys = {"length": length, "dimension": longer.dimension, "factor": factor, "repeat": repeat}
             table.append(keys | agreement(estimate.gradient, truth) | theory)
-    return pd.DataFrame(table)
-
-
-# ---- the loss along a direction ----------------------------------------------
-
-
-def landscape(
-    problem: PromptProblem, q: int, reach: float = 1.0, points: int = 41, batch_size: int = 32, seed: int = 1
-) -> pd.DataFrame:
-    """Loss from −reach to reach along the true gradient, its estimate and a random direction.
-
-    Columns: direction, distance (length of the step), loss, linear (L + distance · slope
-    with the true slope along that direction).
-    """
-    rows = problem.batch(batch_size, seed, 0)
-    loss, truth = problem.loss(rows), problem.gradient(rows)
-    estimate = estimate_gradient(loss, problem.context, q, generator=generator_for(seed, "landscape estimate"))
-    chance = torch.randn(truth.shape, generator=generator_for(seed, "landscape random")).to(truth)
-    distances = torch.linspace(-reach, reach, points).to(truth)
-    base = loss(problem.context[None]).item()
-    table = []
-    for name, vector in (("true gradient", truth), (f"estimate, q = {q}", estimate.gradient), ("random", chance)):
-        unit = vector / vector.norm()
-        slope = (truth * unit).sum().item()
-        losses = loss(problem.context + distances.view(-1, 1, 1) * unit)
-        for distance, value in zip(distances.tolist(), losses.tolist()):
-            table.append({"direction": name, "distance": distance, "loss": value, "linear": base + distance * slope})
     return pd.DataFrame(table)
 
 

@@ -1,7 +1,8 @@
 """What spoils a slope: round-off, curvature, low precision, and the batch itself.
 
 Measurements through the white box like those of `cbbt.gradients.analysis`, which comes
-first: against the step ε (`cosine_by_epsilon`), forward against two-sided differences
+first: against the step ε (`cosine_by_epsilon`, and `cosine_by_family` for several
+families of directions), forward against two-sided differences
 at equal cost (`cosine_by_budget`), against the precision of the service
 (`cosine_by_precision`), and the share of the batch in the error of a gradient
 (`error_by_batch`). Tables have one row per repeat.
@@ -107,6 +108,24 @@ def cosine_by_epsilon(
             keys = {"differences": differences, "epsilon": epsilon, "repeat": repeat}
             measured = agreement(estimate.gradient, truth)
             table.append(keys | measured | prefixed(theory) | {"is_default": epsilon == default})
+    return pd.DataFrame(table)
+
+
+def cosine_by_family(
+    problem: PromptProblem, names: list[str], epsilons: list[float], q: int, repeats: int, batch_size: int = 32, seed: int = 1
+) -> pd.DataFrame:
+    """Agreement of forward estimates of several families of `DIRECTIONS`, each at every step ε.
+
+    Columns: family, epsilon, repeat, cosine, squared_cosine, norm_ratio.
+    """
+    table = []
+    for repeat in range(repeats):
+        rows = problem.batch(batch_size, seed, repeat)
+        truth, loss = problem.gradient(rows), problem.loss(rows)
+        for family, epsilon in grid(names, epsilons):
+            generator = generator_for(seed, "family", repeat)  # equal directions for all ε
+            estimate = estimate_gradient(loss, problem.context, q, epsilon, family, generator=generator)
+            table.append({"family": family, "epsilon": epsilon, "repeat": repeat} | agreement(estimate.gradient, truth))
     return pd.DataFrame(table)
 
 

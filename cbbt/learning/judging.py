@@ -1,4 +1,4 @@
-"""How a fitted classifier is judged beside its accuracy: its calibration, and its parts that work elsewhere.
+"""How a fitted classifier is judged beside its accuracy: its confusions, its calibration, and its parts that work elsewhere.
 
 A part travels if it does not depend on the classes: a learned prompt, and what changes
 images or their features (an adapter that says that it is `class_free`). What has a row for
@@ -29,6 +29,12 @@ def expected_calibration_error(logits: torch.Tensor, labels: torch.Tensor, bins:
     number = (confidence * bins).ceil().long().clamp(1, bins) - 1
     gaps = torch.zeros(bins, dtype=torch.float64, device=logits.device).index_add(0, number, hits - confidence)
     return 100.0 * gaps.abs().sum().item() / len(labels)
+
+
+def confusion_matrix(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Numbers of images (C, C), int64: true classes in rows, answers in columns. logits: (n, C). labels: int64 (n,)."""
+    classes = logits.shape[1]
+    return torch.bincount(labels * classes + logits.argmax(dim=1), minlength=classes**2).view(classes, classes)
 
 
 def fitting_logit_scale(text: torch.Tensor, raw: torch.Tensor, labels: torch.Tensor) -> float:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cbbt.catalogue import UNTUNED, label
 from cbbt.results.formatting import shots_name
-from cbbt.results.statistics import LEVEL, differences, peer_table
+from cbbt.results.statistics import LEVEL, difference_sentence, difference_table, differences, holm, peer_table
 from cbbt.results.tables import SCORE, SPLIT, gain_split, last_epoch, mean_over_datasets, scores, selection_table
 
 
@@ -146,6 +146,14 @@ def _training(table: pd.DataFrame) -> str:
     last = table[table.step == table.step.max()].groupby("estimator").validation_accuracy.mean()
     reached = f"{last.max():.1f} % on validation with “{last.idxmax()}”, the best of {len(last)}, and {last['sphere']:.1f} %"
     return f"After {table.step.max()} steps a prompt has {reached} with “sphere”."
+
+
+def difference_sentences(runs: pd.DataFrame, pairs: list[tuple[str, str, int]]) -> list[str]:
+    """A sentence for each (method, baseline, shots), and how many of them show a difference, corrected for their number."""
+    said = [f"{shots_name(pair[-1])}. {difference_sentence(runs, *pair)}" for pair in pairs]
+    p = pd.Series([difference_table(runs, *pair).iloc[-1].p for pair in pairs])
+    shown = int((holm(p) < LEVEL).sum())
+    return [*said, f"Corrected for these {len(p)} comparisons (Holm 1979), {shown} of them show a difference."]
 
 
 GRADIENTS: dict[str, Callable[[pd.DataFrame], str]] = {

@@ -12,6 +12,7 @@ import pandas as pd
 
 from cbbt.catalogue import CATALOGUE, UNTUNED, label, method_order
 from cbbt.results.formatting import accuracy_cell, shots_name, to_latex, to_markdown, write_texts
+from cbbt.results.statistics import LEVEL
 from cbbt.results.tables import SCORE, mean_over_datasets, require, scores
 
 COST = {"learned": "learned parameters", "loss_queries": "loss queries", "class_prompts": "class prompts", "images": "images",
@@ -140,3 +141,42 @@ def improves(runs: pd.DataFrame, dataset: str, shots: int) -> pd.Series:
         raise ValueError(f"no zero-shot run on {dataset!r}; the table has {', '.join(wide)}")
     gains = wide.sub(wide["zero_shot"], axis=0).drop(columns=list(UNTUNED), errors="ignore").mean()
     return gains.sort_values(ascending=False, kind="stable").rename(index=label)
+
+
+def leaders_sentence(runs: pd.DataFrame, shots: int) -> str:
+    """The three most accurate tuned methods of each block but the white box, in percent, mean over all data sets."""
+    ranked = _means(runs, shots).drop(list(UNTUNED), errors="ignore").sort_values(ascending=False)
+    named = {kind: [name for name in ranked.index if block(name) == kind][:3] for kind in BLOCKS if kind != WHITE}
+    parts = [
+        f"{kind}: " + ", ".join(f"{label(name)} {ranked[name]:.1f}" for name in names) for kind, names in named.items() if names
+    ]
+    return f"*{shots_name(shots)}*, mean over tasks in percent, the first three that need {'; '.join(parts)}."
+
+
+def comparison_sentence(table: pd.DataFrame, method: str, shots: int) -> str:
+    """Which methods `statistics.peer_table` shows to be ahead of `method`, behind it and equal to it; its rows are labels."""
+    shown = table["p, Holm"] < LEVEL
+    ahead, behind, equal = (
+        ", ".join(table.index[rows]) or "none"
+        for rows in (shown & (table["mean"] < 0), shown & (table["mean"] > 0), table["p, equal"] < LEVEL)
+    )
+    return (
+        f"*{label(method)} against each other method at {shots_name(shots)}*, corrected for their number: shown to be ahead of "
+        f"it: {ahead}; behind it: {behind}. Equal within a point (not corrected): {equal}."
+    )
+
+
+def references_sentence(runs: pd.DataFrame, shots: int) -> str:
+    """What prompts reach through the white box, and the untouched box with and without the template, in percent."""
+    means = _means(runs, shots)
+    white = ", ".join(f"{label(name)} {means[name]:.1f}" for name in means.index if block(name) == WHITE) or "no run"
+    template, bare = (means.get(name, float("nan")) for name in ("zero_shot", "zero_shot_bare"))
+    return (
+        f"*Through the white box* at {shots_name(shots)}, prompts alone: {white}; the untouched box has {template:.1f} with the "
+        f"template and {bare:.1f} with the bare prompt."
+    )
+
+
+def _means(runs: pd.DataFrame, shots: int) -> pd.Series:
+    """Accuracy in percent, mean over all data sets and seeds: of the methods with a seed that has every data set."""
+    return mean_over_datasets(scores(runs, shots)).mean().dropna()

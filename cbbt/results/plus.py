@@ -9,8 +9,9 @@ import json
 
 import pandas as pd
 
-from cbbt.catalogue import method_order
-from cbbt.results.statistics import difference_table, holm
+from cbbt.catalogue import label, method_order
+from cbbt.results.formatting import shots_name
+from cbbt.results.statistics import LEVEL, MARGIN, difference_table, holm
 from cbbt.results.tables import RUN, SCORE, require
 
 WHOLE = "whole"
@@ -122,3 +123,37 @@ def reach_table(curves: pd.DataFrame, method: str, near: float = 0.5) -> pd.Data
             ratios = {"one in, reached": row["prompt sets"] / reached, "one in, near": row["prompt sets"] / close}
             rows[shots, other] = row | ratios
     return pd.DataFrame(rows).T.rename_axis(["shots", "method"])
+
+
+def reach_sentences(reached: pd.DataFrame, method: str) -> list[str]:
+    """After how many prompt sets `method` is where each other method ends; a sentence per row of `reach_table`.
+
+    The ratio is to the prompt sets of CBBT's prompt where the other is the true gradient, which has no box to ask.
+    """
+    full = reached["prompt sets"].xs("cbbt_prompt", level="method")  # by shots
+    said = []
+    for (shots, other), row in reached.iterrows():
+        asked = full[shots] if other == "true_gradient" else row["prompt sets"]
+        places = {"reaches that": row["reached after"], "comes within half a point": row["near after"]}
+        words = [
+            f"{what} after {sets:.0f} prompt sets, one in {asked / sets:.0f}" if sets > 0 else f"never {what}"
+            for what, sets in places.items()
+        ]
+        end = f"{shots_name(shots)}. *{label(other)}* ends at {row.accuracy:.1f} %"
+        said.append(f"{end}; *{label(method)}* {', '.join(words)} of CBBT's {asked:,.0f}.")
+    return said
+
+
+def part_sentences(differences: pd.DataFrame) -> list[str]:
+    """What each part brings, a sentence per number of shots, and which differences are shown; of `part_table`."""
+    said = []
+    for shots, rows in differences.groupby(level="shots"):
+        parts = [f"{part} {row['mean']:+.2f} ({row.low:+.2f} to {row.high:+.2f})" for (_, part), row in rows.iterrows()]
+        what = "What each part of CBBT+ brings, in points with 95 % intervals over tasks"
+        said.append(f"{shots_name(shots)}. {what}: {'; '.join(parts)}.")
+    shown, equal = (
+        ", ".join(f"{part} at {shots}" for shots, part in differences.index[differences[p] < LEVEL]) or "none"
+        for p in ("p, Holm", "p, equal")
+    )
+    corrected = f"Of these {len(differences)} differences shown after Holm's correction: {shown}"
+    return [*said, f"{corrected}; equal within ±{MARGIN:g} point, not corrected: {equal}."]

@@ -248,6 +248,16 @@ def read_table(path: str | Path) -> pd.DataFrame:
         return pd.DataFrame()
 
 
+def read_beside(folder: str | Path, name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """The runs of another comparison, `name/runs.csv` beside a table's folder, on that table's data sets and backbones.
+
+    Without rows where there is no such file. Needs columns dataset, backbone.
+    """
+    path = Path(folder).parent / name / "runs.csv"
+    other = read_table(path) if path.exists() else table.iloc[:0]
+    return other[other.dataset.isin(table.dataset) & other.backbone.isin(table.backbone)]
+
+
 def write_table(table: pd.DataFrame, path: str | Path, digits: int | None = None) -> None:
     """Write a CSV file, or a parquet file if `path` ends so, in a folder made for it.
 

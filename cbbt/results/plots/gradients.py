@@ -10,15 +10,17 @@ true gradient, which no user of a black box has.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from cbbt.results.plots.answers import descents, local_model_error
 from cbbt.results.plots.parts import INTERVALS, category_axis, dots_and_intervals, legend, letters, mark, tick_values
-from cbbt.results.plots.style import COLUMN, MARKERS, PAGE, SERIES, in_style
-from cbbt.results.tables import SCORE
+from cbbt.results.plots.style import COLUMN, MARKERS, PAGE, SERIES, in_style, save_figure
+from cbbt.results.tables import SCORE, read_table, write_table
 
 FAMILIES = {  # panel → its families of directions, each with a marker, and the colour of its place
     "independent directions": ("sphere", "gaussian", "rademacher", "spsa"),
@@ -173,44 +175,6 @@ def landscape(table: pd.DataFrame) -> Figure:
 
 
 @in_style
-def local_model_error(table: pd.DataFrame) -> Figure:
-    """Error of the predicted text features against the length of the step, both logarithmic; dashed, a line of slope 2."""
-    figure = Figure(figsize=(COLUMN, 2.3))
-    axis = figure.subplots()
-    for index, (q, rows) in enumerate(table.groupby("q")):
-        look = {"color": SERIES[index], "marker": MARKERS[index], "label": f"$q = {q}$", "legend": False}
-        sns.lineplot(rows, x="length", y="error", errorbar=("pi", 100), err_kws={"alpha": 0.13, "linewidth": 0}, ax=axis, **look)
-    means = table.groupby("length").error.mean()
-    lengths = means.index[means.index <= 1]
-    middle = lengths[len(lengths) // 2]
-    line = means[middle] * (lengths / middle) ** 2
-    axis.plot(lengths, line, color="black", marker="", linestyle="--", linewidth=1, label="slope 2")
-    axis.set(xscale="log", yscale="log", xlabel="length of the step / of a context vector", ylabel=r"error $\|\hat y - y\|$")
-    axis.legend()
-    return figure
-
-
-@in_style
-def descents(table: pd.DataFrame) -> Figure:
-    """Loss on the support and validation accuracy against prompt sets queried; every seed a thin line."""
-    quantities = {"loss": "loss on the support", "accuracy": "validation accuracy (%)"}
-    figure = Figure(figsize=(PAGE, 2.7))
-    axes = figure.subplots(1, 2, sharex=True)
-    for axis, (quantity, label) in zip(axes, quantities.items()):
-        for index, (name, rows) in enumerate(table.groupby("descent", sort=False)):
-            for _, seed in rows.groupby("seed"):
-                axis.plot(seed.prompt_sets, seed[quantity], color=SERIES[index], marker="", linewidth=0.4, alpha=0.6)
-            mean = rows.groupby("prompt_sets")[quantity].mean()
-            every = max(len(mean) // 6, 1)
-            axis.plot(mean.index, mean, color=SERIES[index], marker=MARKERS[index], markevery=every, label=name)
-        axis.set(xlabel="prompt sets queried", ylabel=label)
-        axis.set_xscale("symlog", linthresh=10)
-    letters(axes)
-    legend(figure, axes[0].get_legend_handles_labels()[0], "thin: seeds; thick: their mean", columns=3)
-    return figure
-
-
-@in_style
 def training(table: pd.DataFrame) -> Figure:
     """Accuracy after the last step, on validation, and its difference from "sphere" on the same seed: a row per estimator.
 
@@ -297,3 +261,15 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "gradient_answers_descent": descents,
     "gradient_training": training,
 }
+
+
+def draw_from_file(name: str, table: pd.DataFrame, folder: str | Path, pictures: str | Path) -> Figure:
+    """Write the table as `folder/name.csv`, draw its figure of `FIGURES` from that file, and save it in `pictures`.
+
+    What the file keeps, six digits, is what is drawn: the figure is the same when it is drawn again from the file.
+    """
+    path = Path(folder).expanduser() / f"{name}.csv"
+    write_table(table, path, digits=6)
+    figure = FIGURES[name](read_table(path))
+    save_figure(figure, name, pictures)
+    return figure

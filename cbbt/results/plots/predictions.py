@@ -121,6 +121,24 @@ def feature_map(
 
 
 @in_style
+def moves_in_the_plane(panels: dict[str, tuple[np.ndarray, np.ndarray]], class_names: list[str]) -> Figure:
+    """Where the feature of each class went in a plane: arrows from before, grey, to after, which has the class's name.
+
+    panels: title → points (C, 2) before and after; circles, squares and further markers tell the panels apart.
+    """
+    figure = Figure(figsize=(PAGE, 3))
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, marker, (title, (before, after)) in zip(axes, MARKERS, panels.items()):
+        axis.quiver(*before.T, *(after - before).T, angles="xy", scale_units="xy", scale=1, width=0.004, color=SERIES[1])
+        axis.plot(*before.T, marker, color="#8C8C8C")
+        axis.plot(*after.T, " ")  # makes room for the arrows' heads
+        for name, spot in zip(class_names, after):
+            axis.annotate(name, spot, fontsize=7, **NAME)
+        axis.set(title=title, xlabel="first direction", ylabel="second direction")
+    return figure
+
+
+@in_style
 def calibration_pair(bins_before: pd.DataFrame, bins_after: pd.DataFrame) -> Figure:
     """Accuracy against confidence before and after: a dot for each bin, larger for more images; dashed: calibrated.
 

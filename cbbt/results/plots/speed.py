@@ -1,8 +1,10 @@
-"""Figures of speed, from the tables of `benchmarks/speed.py`."""
+"""Figures of speed, from the tables of `benchmarks/speed.py` and by count."""
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
@@ -15,6 +17,19 @@ AXES = {  # column of the table of scaling → name in the figure
     "context_length": "context vectors M",
     "images": "images scored",
 }
+
+
+@in_style
+def computed_positions(positions: np.ndarray) -> Figure:
+    """A picture of `cbbt.results.speed.position_map`: a row per prompt, a column per position."""
+    figure = Figure(figsize=(PAGE, 2.4))
+    axis = figure.subplots()
+    colours = ["#EDEDED", SERIES[0], "#9CC9E5"]
+    look = {"cmap": colours, "vmin": 0, "vmax": 2, "cbar": False, "xticklabels": 10, "yticklabels": 10, "linewidths": 0.2}
+    sns.heatmap(positions, ax=axis, **look)
+    title = "dark: computed; light: computed once, for a prompt above; grey: never needed"
+    axis.set(xlabel="position", ylabel="prompt", title=title)
+    return figure
 
 
 @in_style
