@@ -132,7 +132,7 @@ def test_remembering_starts_with_a_haar_frame_and_refuses_too_many():
     assert torch.allclose(probes @ probes.T, torch.eye(4), atol=1e-6) and torch.equal(readouts, 4 * probes)
     cosines = torch.cosine_similarity(simulate(remembering(None), 4, generic(3000, D)), generic(3000, D))
     assert_mean(cosines**2, 4 / D)
-    with pytest.raises(ValueError, match=f"{D} dimensions has no {D + 1}"):
+    with pytest.raises(ValueError, match=f"{D} dimensions has at most {D} directions, got q={D + 1}"):
         remembering(None)(D + 1, D, seeded())
 
 
