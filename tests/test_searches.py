@@ -303,7 +303,7 @@ def test_the_text_side_is_the_published_search_without_image_tokens():
 
 def test_a_key_says_whether_there_are_image_tokens():
     for method, number in (("bpt_vlm", 0), ("bpt_vlm_text", 5)):
-        with pytest.raises(ValueError, match=f"bpt_vlm has image tokens, bpt_vlm_text none, got image_tokens={number}"):
+        with pytest.raises(ValueError, match=f"bpt_vlm needs image tokens, bpt_vlm_text has none, got image_tokens={number}"):
             RunConfig("digits", method, options={"image_tokens": number})
 
 
