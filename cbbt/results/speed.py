@@ -1,4 +1,4 @@
-"""Numbers of the tables of speed (`benchmarks/speed.py`, `speed_*.csv`), for the text beside their figures."""
+"""Numbers from the tables of speed (`benchmarks/speed.py`, `speed_*.csv`), for the text next to the figures."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pandas as pd
 
 
 def exponents(scaling: pd.DataFrame) -> pd.DataFrame:
-    """The power with which seconds grow with each size of speed_scaling.csv: 1 is in proportion, 0 free.
+    """The exponent with which seconds grow with each size of speed_scaling.csv: 1 is proportional, 0 constant.
 
-    Columns: "whole range", a least-squares line through the logarithms, and "last step", between the two largest sizes.
+    Columns: "whole range", a least-squares fit to the logarithms, and "last step", between the two largest sizes.
     """
     powers = {}
     for size, rows in scaling.groupby("axis", sort=False):
@@ -19,7 +19,7 @@ def exponents(scaling: pd.DataFrame) -> pd.DataFrame:
 
 
 def text_sentences(text: pd.DataFrame) -> str:
-    """How many times as fast the tower is, how many operations it makes a second, and how far its features are off."""
+    """The tower's speed-up, operations per second, and largest error of its features."""
     few = text.classes == text.classes.min()
     return (
         f"Encoding is {_range(text.over_padded)} times as fast as padding to 77 tokens and {_range(text.over_cut)} times as fast "

@@ -1,4 +1,4 @@
-"""Figures of CBBT+: its prompt against what it asked, and what each part brings. Tables in, a figure out."""
+"""Figures of CBBT+: its prompt's accuracy against queries, and the effect of each part. Tables in, a figure out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cbbt.results.tables import ALL
 
 @in_style
 def accuracy_by_prompt_sets(curves: pd.DataFrame) -> Figure:
-    """Test accuracy, mean over data sets, against prompt sets asked: a panel per number of shots, most first.
+    """Test accuracy, mean over data sets, against prompt sets queried: a panel per number of shots, most first.
 
     Lines are means over seeds, bands ± one standard deviation; panels share their axis. Needs the columns of
     `accuracy_by_sets`. Raises ValueError for more than six methods.
@@ -37,7 +37,7 @@ def accuracy_by_prompt_sets(curves: pd.DataFrame) -> Figure:
 
 @in_style
 def part_differences(table: pd.DataFrame) -> Figure:
-    """What each part of CBBT+ brings: a panel per number of shots, a row per part.
+    """The effect of each part of CBBT+: a panel per number of shots, a row per part.
 
     Dots: data sets, each the mean over its seeds. Diamonds and bars: mean and 95 % t interval over them, not corrected
     for the number of rows; the grey strip is ± `MARGIN`. table: of `cbbt.results.plus.with_parts`.

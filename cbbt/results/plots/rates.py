@@ -1,4 +1,4 @@
-"""Validation accuracy against the prompt's rate, one line per estimate of the gradient, and against the directions."""
+"""Figures of validation accuracy against the prompt's learning rate, one line per estimator, and against the directions."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from cbbt.results.plots.style import MARKERS, PAGE, SERIES, in_style
 
 @in_style
 def accuracy_against_rate(table: pd.DataFrame) -> Figure:
-    """A row per number of shots; on the left every step asks, with more or fewer directions, on the right one in three.
+    """A row per number of shots; on the left every step queries, with more or fewer directions, on the right one in three.
 
     `table`: of `cbbt.results.estimators.rate_table`. Lines are means over data sets and seeds;
-    the true gradient stands in both columns, which share their axis.
+    the true gradient is in both columns, which share their axis.
     """
     shots, names = sorted(set(table.shots), reverse=True), list(dict.fromkeys(table.estimator))
     counts, families = ([name for name in names if name.startswith("q =")], [name for name in names if "," in name])
