@@ -95,7 +95,7 @@ def test_kills_cost_the_runs_in_flight_alone(tmp_path, one_thread):
 
     before = records()
     process = begun(until=len(before) + 1)
-    with pytest.raises(ValueError, match=f"a batch is at work on .*process {process.pid}"):
+    with pytest.raises(ValueError, match=f"another batch is running on .*process {process.pid}"):
         run_alone([], Path(grid.results))
     kill_everything(process)
     process.wait()

@@ -325,7 +325,7 @@ WRONG = [
     (dict(factor="released", directions="gaussian"), "unit probes"),
     (dict(directions=torch.ones(3, D + 1)), rf"directions must be \(q, {D}\)"),
     (dict(directions=torch.ones(0, D)), "directions must be"),
-    (dict(directions=torch.zeros(3, D)), "other than zero"),
+    (dict(directions=torch.zeros(3, D)), "finite and nonzero"),
     (dict(directions=torch.full((3, D), float("nan"))), "must be finite"),
     (dict(directions=remembering(torch.ones(3))), f"rows of 3 numbers, but the point has {D}"),
     (dict(x=torch.zeros(D, dtype=torch.int64)), "floating-point numbers, got 16 of torch.int64"),
