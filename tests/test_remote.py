@@ -230,7 +230,7 @@ def test_keys_and_budgets_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"host": "0.0.0.0"}, "can be reached by others"), ({"host": "::"}, "can be reached by others"),
+    ({"host": "0.0.0.0"}, "can be reached from other machines"), ({"host": "::"}, "can be reached from other machines"),
     ({"grants": ["everything"]}, "choose from texts"), ({"grants": ["images"]}, "no classes to ask about"),
     ({"keys": "no such file"}, "cannot be read"), ({"ledger": "/proc/none/ledger"}, "cannot be opened"),
 ])  # fmt: skip

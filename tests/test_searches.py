@@ -66,7 +66,9 @@ def test_a_budget_is_spent_and_never_exceeded(loaded, support, method, grain):
 @pytest.mark.parametrize("method, grain", [("bbt", "loss_queries"), ("zip", "class_prompts")])
 def test_a_budget_below_one_step_is_refused(loaded, support, method, grain):
     cost = dict(zip(("loss_queries", "class_prompts"), COST[method]))[grain]
-    with pytest.raises(BudgetExceeded, match=f"does not pay for one step: it costs {cost} {grain}, of which {cost - 1} are left"):
+    with pytest.raises(
+        BudgetExceeded, match=f"does not allow one step, which costs {cost} {grain}, of which {cost - 1} are left"
+    ):
         fit(loaded, support, config(method, **{f"max_{grain}": cost - 1}))
 
 

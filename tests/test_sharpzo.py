@@ -79,7 +79,7 @@ def test_a_budget_is_spent_and_never_exceeded(loaded, support, grain, each, loss
 
 
 def test_a_budget_below_one_generation_is_refused(loaded, support):
-    with pytest.raises(BudgetExceeded, match="it costs 17 loss_queries, of which 16 are left"):
+    with pytest.raises(BudgetExceeded, match="which costs 17 loss_queries, of which 16 are left"):
         fitted(loaded, support, config(max_loss_queries=GENERATION - 1))
 
 

@@ -123,7 +123,7 @@ def test_words_that_the_tokenizer_only_spells_are_named_once(box):
         box.encode_prompts(torch.zeros(1, 1, 32), [*FOREIGN, *KNOWN])
         box.with_ledger(Ledger()).encode_texts([f"a photo of a {name}." for name in KNOWN])
         box.encode_texts(["a photo of a 猫."])
-    with pytest.warns(UserWarning, match="has '犬' not as words"):
+    with pytest.warns(UserWarning, match="splits '犬' into letters or bytes"):
         box.encode_texts(["a photo of a 犬."])
 
 

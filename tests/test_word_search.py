@@ -137,7 +137,7 @@ def test_a_chat_is_asked_again(endpoint, generator, first):
     ((200, "no idea"), 3, "'some-model' gave no template in 3 replies; expected a line .* got at last 'no idea'"),
     ((200, None), 3, "gave no template in 3 replies; .* got at last ''"),
     ((200, b"no JSON"), 3, "in 3 tries: the answer is not a chat completion$"),
-    ((200, b'{"error": {"message": "no credits"}}'), 3, "is no chat completion: no credits"),
+    ((200, b'{"error": {"message": "no credits"}}'), 3, "is not a chat completion: no credits"),
     ((503, ""), 3, "in 3 tries: HTTP 503"),
     ((400, b'{"error": {"message": "temperature does not\\nsupport 1.0"}}'), 1, "HTTP 400 .*: temperature does not support 1.0"),
     ((404, b'{"error": "model not found"}'), 1, "HTTP 404 Not Found: model not found"),

@@ -74,8 +74,8 @@ class Craft(bbt.Bbt):
         n_classes, s = len(support.class_names), self.settings
         self.head = RefiningHead(n_classes, s.hidden, generator_for(config.seed, "head")).to(box.device)
         self.optimizer = torch.optim.Adam(self.head.parameters(), lr=s.head_lr)
-        # and one question for the text of the context at which the head is trained; its logits are asked for where text
-        # features are no answers
+        # A step also encodes the text of the context at which the head is trained; if text features are not given, it
+        # queries the logits instead.
         asked = 0 if box.gives_features else math.ceil(len(self.labels) / s.batch)
         self.cost = {"loss_queries": s.population + asked, "class_prompts": (s.population + 1) * n_classes}
 
