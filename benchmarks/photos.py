@@ -1,10 +1,10 @@
-"""Measures one cell of the grid on photographs: how long its features and its runs take on this machine.
+"""Benchmark of one cell of the grid on photographs: seconds for its features and its runs on this machine.
 
     python benchmarks/photos.py DATA [--images 1000] [--cache results/features] [--out figures/data]
 
-Encodes images of EuroSAT's test split with the photo box, and then fits and judges CBBT and CBBT+
-with 16 shots as configs/photos.yaml says, features in the cache (a first run puts them
-there). Writes and prints `speed_photos.csv`.
+Encodes images of EuroSAT's test split with the photo box, then fits and evaluates CBBT and CBBT+
+with 16 shots as in configs/photos.yaml, with cached features (a first run fills the cache).
+Writes and prints `speed_photos.csv`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def photos_table(root: str, images: int, cache: str) -> pd.DataFrame:
-    """Seconds of each part, and what it asked: columns part, seconds, images, class_prompts, device."""
+    """Seconds and queries of each part: columns part, seconds, images, class_prompts, device."""
     grid = Grid.from_file(ROOT / "configs" / "photos.yaml", {"chosen": str(ROOT / "configs" / "chosen_photos.yaml")})
     box = cbbt.load_black_box("photo")
     items = cbbt.load_task("eurosat", root=root).test[:images]
@@ -39,7 +39,7 @@ def photos_table(root: str, images: int, cache: str) -> pd.DataFrame:
         if (config.dataset, config.shots, config.seed) == ("eurosat", 16, 1) and config.method in ("cbbt", "cbbt_plus")
     }
     for name, config in configs.items():
-        cbbt.run(config, root=root, cache=cache, progress=True)  # encodes what is not in the cache
+        cbbt.run(config, root=root, cache=cache, progress=True)  # fills the cache
         begun = time.perf_counter()
         record = cbbt.run(config, root=root, cache=cache)
         rows.append({"part": f"a run of {name}", "seconds": time.perf_counter() - begun, **record["queries"]})
@@ -50,7 +50,7 @@ def photos_table(root: str, images: int, cache: str) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", help="the folder that holds eurosat/")
-    parser.add_argument("--images", type=int, default=1000, help="of the test split, to encode")
+    parser.add_argument("--images", type=int, default=1000, help="number of test images to encode")
     parser.add_argument("--cache", default=str(ROOT / "results" / "features"), help="folder of image features")
     parser.add_argument("--out", type=Path, default=ROOT / "figures" / "data")
     arguments = parser.parse_args()

@@ -1,10 +1,10 @@
-"""Where the time of a run goes: starting up, loading, encoding, fitting, judging, saving.
+"""Profile of a run: start-up, loading, encoding, fitting, evaluation, saving.
 
     python benchmarks/profile_run.py [--dataset digits] [--methods adapter cbbt] [--shots 16] [--repeats 3]
 
-Start-up is that of new processes, as `import torch` beside the kit's own; the stages are
-cumulative seconds of the functions that do them, read by cProfile, first in a run by
-itself and then in one that shares its workbench with a run before it.
+Start-up is measured in new processes, for `import torch` and for the kit's own imports; the
+stages are cumulative seconds of their functions, read by cProfile, first in a single run and
+then in one that shares its workbench with an earlier run.
 """
 
 from __future__ import annotations

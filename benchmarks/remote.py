@@ -1,14 +1,14 @@
-"""What a served box costs over a local one: the wire, and many clients at once.
+"""Benchmark of a served box against a local one: network overhead, and many clients at once.
 
     python benchmarks/remote.py [--tables remote_wire remote_load remote_pixels] [--seconds 20] [--out figures/data]
 
-Everything runs on this machine, over loopback; RN50 with random weights, for speed does not
-depend on their values. Calls that are compared take turns. Writes and prints
+Everything runs on this machine, over loopback; RN50 has random weights, because speed does not
+depend on their values. Compared calls take turns. Writes and prints
 
 - `remote_wire.csv`: one query of 65 prompt sets through a server: seconds, those of them within the model, what the
-  client waits beyond (`overhead_ms`, and its share of all), and the bytes of both ways.
-- `remote_load.csv`: class prompts a second of eight client processes that ask at once, against one process with a
-  box of its own before and after; with questions taken one by one, and joined (`--join`). `spread` is the most a
+  client waits in addition (`overhead_ms`, and its share of the total), and the bytes in both directions.
+- `remote_load.csv`: class prompts per second of eight concurrent client processes, against one process with a
+  local box before and after; with requests answered one by one, and joined (`--join`). `spread` is the most that a
   client got over the least.
 - `remote_pixels.csv`: how far a batch of images shrinks under the compression of the wire.
 """
@@ -44,7 +44,7 @@ MODELS = {"mini": "default", "photo": "default", "RN50": None}
 
 @contextlib.contextmanager
 def server(backbone: str, join: int = 0, tell: bool = False):
-    """The address of `backbone` in a process of its own, and what that prints: if it shall `tell`, seconds within the model."""
+    """The address of `backbone` served in a child process, and its standard output: with `tell`, seconds within the model."""
     call = [sys.executable, __file__, "--serve", backbone, "--join", str(join), *(["--tell"] if tell else [])]
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen([*call, "--out", folder], stdout=subprocess.PIPE, text=True)
@@ -75,7 +75,7 @@ def contexts(box: BlackBox, sets: int) -> torch.Tensor:
 
 
 def names(classes: int) -> list[str]:
-    """As many different class names, each of words that all models know."""
+    """`classes` different class names, made of words that all models know."""
     return [f"{NAMES[n % 26]} {NAMES[n // 26]}" for n in range(classes)]
 
 
@@ -90,7 +90,7 @@ def wire_table(repeats: int) -> pd.DataFrame:
                     begun = time.perf_counter()
                     box.encode_prompts(point, words)
                     pairs.append((time.perf_counter() - begun, float(told.readline())))
-                total, model = np.array(pairs[1:]).T  # without the turn that warms up
+                total, model = np.array(pairs[1:]).T  # without the warm-up turn
                 rows.append(
                     {
                         "backbone": backbone,
@@ -108,7 +108,7 @@ def wire_table(repeats: int) -> pd.DataFrame:
 
 
 def answered(box: BlackBox, sets: int, seconds: float) -> float:
-    """Class prompts a second, of questions one after another for so many seconds."""
+    """Class prompts per second, in consecutive queries for `seconds` seconds."""
     point, words = contexts(box, sets), names(10)
     box.encode_prompts(point, words)
     box = box.with_ledger(Ledger())
@@ -180,8 +180,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tables = ["remote_wire", "remote_load", "remote_pixels"]
     parser.add_argument("--tables", nargs="+", choices=tables, default=tables)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each turn of the load table")
-    parser.add_argument("--repeats", type=int, default=7, help="turns of the wire table")
+    parser.add_argument("--seconds", type=float, default=20.0, help="seconds per turn of the load table")
+    parser.add_argument("--repeats", type=int, default=7, help="number of turns of the wire table")
     parser.add_argument("--out", type=Path, default=Path("figures/data"))
     parser.add_argument("--serve", choices=MODELS, help=argparse.SUPPRESS)  # these three: the benchmark calls itself
     parser.add_argument("--tell", action="store_true", help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""Measures whole runs: one of the paper's grid from its parts, and those of the embedded profile from start to end."""
+"""Benchmark of whole runs: one of the paper's grid from its parts, and those of the embedded profile from start to end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cbbt.runs.experiment import device_name
 
 
 def plan_table(backbones, repeats, device) -> pd.DataFrame:
-    """What one run of the paper's grid costs: EuroSAT at 16 shots, q = 256, 150 epochs, a fresh view each.
+    """Cost of one run of the paper's grid: EuroSAT at 16 shots, q = 256, 150 epochs with a new view each.
 
     Counts: 10 classes · 16 shots / 32 = 5 steps an epoch; 150 · 160 views, 40
     validation and 8100 test images. Seconds from a whole step and a batch of 64 images.
@@ -46,7 +46,7 @@ def plan_table(backbones, repeats, device) -> pd.DataFrame:
 
 
 def run_table(repeats, device) -> pd.DataFrame:
-    """Whole runs of the embedded profile: digits at 16 shots, one seed, start-up of Python apart."""
+    """Whole runs of the embedded profile: digits at 16 shots, one seed, without the start-up of Python."""
     calls = {
         name: (lambda name=name: cbbt.run(cbbt.RunConfig("digits", name), device=str(device)))
         for name in ("zero_shot", "adapter", "cbbt", "cbbt_plus")

@@ -1,12 +1,12 @@
-"""How fast prompts are encoded and a step is made, against the arithmetic.
+"""Benchmark of prompt encoding and of whole steps, against the necessary arithmetic.
 
     python benchmarks/speed.py [--backbones RN50 ViT-B-16] [--classes 10 100 1000]
         [--contexts 1 4 16] [--directions 64] [--repeats 3] [--memory 10 100 1000]
         [--device cpu] [--compile] [--tables speed_text ...] [--out figures/data]
 
-Random weights: speed does not depend on their values. Calls that are compared take
-turns, after a turn that warms up; a ratio is the median of the turns' ratios, since a
-machine changes its speed between turns more than within one. Writes and prints
+Weights are random: speed does not depend on their values. Compared calls take turns,
+after a warm-up turn; a ratio is the median of the turns' ratios, because a machine's
+speed changes more between turns than within one. Writes and prints
 `speed_text.csv`, `speed_step.csv` (against the released loop), `speed_plan.csv` (a
 run of the paper's grid), `speed_run.csv` (runs of the embedded profile),
 `speed_memory.csv`, `speed_plus.csv` (a step of CBBT+) and `speed_scaling.csv`.
@@ -15,8 +15,8 @@ run of the paper's grid), `speed_run.csv` (runs of the embedded profile),
 - *cut* is the same path cut right after the last end-of-text token.
 - *tower* is `cbbt.box.text_tower`.
 - *share of matmul* is the rate of the tower's necessary operations over the rate of
-  bare products in the same turn: those of its layers (queries-keys-values, output, both
-  of the MLP, one pass through all layers), on as many rows as the tower takes at once.
+  bare matrix products in the same turn: those of its layers (queries-keys-values, output,
+  both of the MLP, one pass through all layers), on as many rows as the tower takes at once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Measures single steps: one estimate of the prompt's gradient, or the losses that it is made of.
+"""Benchmark of single steps: one estimate of the prompt's gradient, or its losses.
 
-`step_table` compares a step with the released loop, `scaling_table` lets one size of it
-grow, and `memory_table` takes its peak memory, each in a process of its own; `plus_table`
-does so for a step of CBBT+.
+`step_table` compares a step with the released loop, `scaling_table` varies one of its
+sizes, and `memory_table` measures its peak memory, each in a process of its own;
+`plus_table` does so for a step of CBBT+.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def step_table(backbone, directions, repeats, device) -> pd.DataFrame:
         return estimate_gradient(loss, context, q=directions, generator=torch.Generator().manual_seed(0)).gradient
 
     def released():
-        """Padded prompts, 6000 texts a chunk, a Python loop over directions for losses and sums."""
+        """Padded prompts, 6000 texts per chunk, a Python loop over directions for losses and sums."""
         generator, epsilon = torch.Generator().manual_seed(0), default_epsilon(context.numel())
 
         def cross_entropy(text):
@@ -105,7 +105,7 @@ def one_step(backbone: str, classes: int, directions: int, device: str) -> tuple
 
 
 def memory_table(backbone, classes, device) -> pd.DataFrame:
-    """A step of the paper's q = 256 for ever more classes, each in a process of its own."""
+    """A step with the paper's q = 256 for growing numbers of classes, each in a process of its own."""
     rows = []
     for count in classes:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -124,7 +124,7 @@ def memory_table(backbone, classes, device) -> pd.DataFrame:
 
 
 def one_plus_step(backbone: str, classes: int, directions: int, memory: int, device: str) -> dict[str, float]:
-    """Seconds of the questions and of the rest of a step of CBBT+ with a full frame, M = 16, 16 shots; peak memory in GB."""
+    """Seconds of the queries and of the rest of a step of CBBT+ with a full frame, M = 16, 16 shots; peak memory in GB."""
     box = load_black_box(backbone, None, device=device)
     generator = torch.Generator().manual_seed(0)
     labels, names = torch.arange(classes, device=device).repeat(16), class_names(classes)
@@ -139,7 +139,7 @@ def one_plus_step(backbone: str, classes: int, directions: int, memory: int, dev
 
     start = box.token_embeddings("a").repeat(16, 1)
     answers = LinearisedAnswers(ask, start, radius=start[0].norm().item(), memory=memory)
-    # A full frame without its questions: the cost of a step does not depend on what the differences are.
+    # A full frame without its queries: the cost of a step does not depend on the values of the differences.
     answers.directions = torch.linalg.qr(torch.randn(start.numel(), memory, generator=generator).to(device))[0].T
     answers.slopes = 1e-2 * torch.randn(memory, *answers.answer.shape, generator=generator).to(device)
     asking[0], begun = 0.0, time.perf_counter()
@@ -150,7 +150,7 @@ def one_plus_step(backbone: str, classes: int, directions: int, memory: int, dev
 
 
 def plus_table(backbone, classes, device) -> pd.DataFrame:
-    """A step of CBBT+ for ever more classes: what it asks, how long that and the local model take, and its memory."""
+    """A step of CBBT+ for growing numbers of classes: its queries, the seconds of these and of the local model, its memory."""
     rows = []
     for count in classes:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:

@@ -1,4 +1,4 @@
-"""Measures text encoding alone: prompts per second of the tower, against open_clip's path and bare products.
+"""Benchmark of text encoding: prompts per second of the tower, against open_clip's path and bare products.
 
 `text_table` times the ways that `speed.py` describes; `padded` is open_clip's path,
 `necessary_operations` counts what the features need, and `bare_products` gives the
@@ -22,7 +22,7 @@ EUROSAT = [
 
 
 def class_names(count: int) -> list[str]:
-    """EuroSAT's ten names, repeated with the lengths that they have."""
+    """EuroSAT's ten names, repeated, with their own lengths."""
     return [EUROSAT[i % len(EUROSAT)] for i in range(count)]
 
 
@@ -57,7 +57,7 @@ def necessary_operations(tower: TextTower, contexts: int, length: int, names: li
 
 
 def bare_products(tower: TextTower, rows: int):
-    """A call that makes all products of the tower's layers with `rows` tokens and nothing else, and its operations."""
+    """A call that makes only the matrix products of the tower's layers on `rows` tokens, and its operations."""
     weights = []
     for block in tower.text.transformer.resblocks:
         weights += [block.attn.in_proj_weight, block.attn.out_proj.weight, block.mlp.c_fc.weight, block.mlp.c_proj.weight]
@@ -79,7 +79,7 @@ def text_table(backbones, classes, lengths, directions, repeats, device, compile
         for count in classes:
             names = class_names(count)
             for length in lengths:
-                many = max(1, min(directions, 6400 // count))  # a thousand classes: six contexts say as much
+                many = max(1, min(directions, 6400 // count))  # for a thousand classes six contexts are enough
                 contexts = 0.02 * torch.randn(many, length, tower.context_dim, device=device)
                 few = contexts[: max(1, 20 // count)]  # the padded path is too slow for all
                 few_names = names[: 20 * len(few)]

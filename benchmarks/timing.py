@@ -1,4 +1,4 @@
-"""The clock and the memory gauge of the benchmarks: seconds of calls that take turns, and peak memory."""
+"""Timing and memory measurement for the benchmarks: seconds of calls that take turns, and peak memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def turns(calls: dict, repeats: int, device: torch.device) -> pd.DataFrame:
-    """Seconds of each call (columns) in each turn (rows), after a turn that warms up."""
+    """Seconds of each call (columns) in each turn (rows), after a warm-up turn."""
     rows = []
     for _ in range(repeats + 1):
         row = {}

@@ -1,8 +1,8 @@
-"""Output-side adapters: small modules of the user's own, after the black box.
+"""Output-side adapters: small modules on the user's side, after the black box.
 
 They act on features that the box has already returned, so they are trained by
 ordinary backpropagation. An adapter maps raw (not normalised) image features
-(B, E) to a pair: unit-norm features (B, E), and logits (B, C) to be added to the
+(B, E) to a pair: unit-norm features (B, E), and logits (B, C) to add to the
 similarity logits, or None. One that changes features independently of the classes is
 `class_free` and works for other classes too.
 """
@@ -15,7 +15,7 @@ from torch import nn
 
 
 class IdentityAdapter(nn.Module):
-    """Normalises the features and adds nothing: the model as it is served."""
+    """Normalises the features and adds nothing: the unchanged model."""
 
     class_free = True
 
@@ -37,7 +37,7 @@ class LinearMap(nn.Module):
 
 
 class ResidualAdapter(nn.Module):
-    """A bottleneck beside the identity: f' = normalise(r·A(f) + (1 − r)·f).
+    """A residual bottleneck: f' = normalise(r·A(f) + (1 − r)·f).
 
     A is Linear(E → E/reduction), ReLU, Linear(E/reduction → E), ReLU, no biases,
     on raw features (CLIP-Adapter, Gao et al., IJCV 2024; CBBT uses r = 0.2).
@@ -93,7 +93,7 @@ class CacheAdapter(nn.Module):
 
 
 class LinearHead(nn.Module):
-    """Linear logits of unit-norm features beside the similarity logits: α·(f W + b), W (E, C) and b (C,) copied.
+    """Linear logits added to the similarity logits: α·(f W + b) of unit-norm features f, W (E, C) and b (C,) copied.
 
     The closed form of GDA (Wang et al., ICLR 2024), a linear probe.
     """
@@ -110,11 +110,11 @@ class LinearHead(nn.Module):
 
 
 class KernelHead(nn.Module):
-    """A function in the kernel's span beside the similarity logits: τ·exp(−β(1 − f·Kᵀ))·A (ProKeR, Bendou et al., CVPR 2025).
+    """A kernel expansion added to the similarity logits: τ·exp(−β(1 − f·Kᵀ))·A (ProKeR, Bendou et al., CVPR 2025).
 
     Args:
-        keys: K (n, E), normalised here, given and not learned, so not in the state dict. coefficients: A (n, C), copied.
-        beta: sharpness, > 0. scale: τ, by which the similarity logits are scaled as well.
+        keys: K (n, E), normalised here; not learned, so not in the state dict. coefficients: A (n, C), copied.
+        beta: sharpness, > 0. scale: τ, which also scales the similarity logits.
     """
 
     def __init__(self, keys: torch.Tensor, coefficients: torch.Tensor, beta: float, scale: float = 1.0):

@@ -1,17 +1,17 @@
-"""What each method is called, needs and tunes, and how figures draw it.
+"""The catalogue of methods: label, access, what is tuned, and look in figures.
 
-Data alone, so that tables and figures know the methods without loading one:
+Data only, so that tables and figures know the methods without loading them:
 `cbbt.methods` holds the code under the same keys. The order is that of tables and
-legends. The hue says what a method tunes, the shade and the marker which it is. No two
-methods of a kind share both; those that stand in one panel of the kit's figures differ by
-15 or more in CIEDE2000, for deuteranopes and protanopes too (`tests/test_looks.py`).
+legends. The hue shows what a method tunes, shade and marker identify it. No two methods
+of a kind share both; those in the same panel of the kit's figures differ by 15 or more
+in CIEDE2000, for deuteranopes and protanopes too (`tests/test_looks.py`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-SHADES = {  # what a method tunes → its hue, in shades; of `own`, methods that are not in the catalogue
+SHADES = {  # what a method tunes → shades of its hue; `own`: methods that are not in the catalogue
     "reference": ("#000000", "#7B7B7B", "#C1C1C1", "#3E3E3E"),
     "prompt": ("#C87500", "#511A03", "#FEB300", "#9B410D", "#AA6E62", "#D5A883"),
     "output": ("#3490FB", "#2F919A", "#093267", "#74CBF7"),
@@ -23,8 +23,8 @@ SHADES = {  # what a method tunes → its hue, in shades; of `own`, methods that
 @dataclass(frozen=True)
 class Entry:
     """label: in tables and figures. access: what the box must accept and give. learns: what is tuned.
-    kind: a key of `SHADES`, the prompt side, the output side, both, or a reference. shade: which of its shades.
-    marker: as matplotlib takes it, filled; "" for what is drawn as a line across."""
+    kind: a key of `SHADES`, the prompt side, the output side, both, or a reference. shade: index of its shade.
+    marker: a filled matplotlib marker; "" for a horizontal line."""
 
     label: str
     access: str
@@ -76,11 +76,11 @@ CATALOGUE = {
     "llm_search": Entry("LLM search over words", "text, features", "template", "prompt", 2, "*"),
 }
 
-UNTUNED = ("zero_shot", "zero_shot_bare")  # draw no shots: one run stands for every number of shots and every seed
+UNTUNED = ("zero_shot", "zero_shot_bare")  # draw no shots: one run serves for every number of shots and every seed
 
 
 def label(method: str) -> str:
-    """The method's name in figures and tables; a method of your own goes by its key."""
+    """The method's name in figures and tables; for a method of your own, its key."""
     return CATALOGUE[method].label if method in CATALOGUE else method
 
 

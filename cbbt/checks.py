@@ -1,7 +1,7 @@
-"""Checks of what people pass: types, ranges, names.
+"""Checks of user input: types, ranges, names.
 
-`read_as` is the one reader of values, for settings, notebooks' parameters and grid files;
-every dataclass of settings checks itself with the others.
+`read_as` reads all values: settings, notebooks' parameters and grid files; every
+dataclass of settings checks itself with the other functions.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ WRITTEN = {dict: ", written 'a: 1, b: 2'", list: ", written '[1, 2]' or 'a, b'",
 def read_as(name: str, value, expected):
     """`value` as the type `expected`, or one of types joined by |, from any form in which people pass it.
 
-    Numbers and arrays of numpy, paths, tuples and ranges become plain Python. Text is
-    read where something else is expected: "1e-3", which YAML takes for text, and "16"
-    as numbers, "true", and lists and dicts in Python, JSON or YAML: "[1, 2]", "a, b",
-    "{'q': 4}", "q: 4, epochs: 2". Whole floats pass as ints, and any int as a float.
-    Raises TypeError, which names what is expected, in a form that works.
+    NumPy numbers and arrays, paths, tuples and ranges become plain Python. Text is parsed
+    if another type is expected: "1e-3", which YAML takes for text, and "16" as numbers,
+    "true", and lists and dicts in Python, JSON or YAML: "[1, 2]", "a, b", "{'q': 4}",
+    "q: 4, epochs: 2". Whole floats pass as ints, and any int as a float.
+    Raises TypeError, which names the expected type and how to write it.
     """
     kinds = get_args(expected) if get_origin(expected) in (Union, UnionType) else (expected,)
     kinds = [get_origin(kind) or kind for kind in kinds]
     given = plain(value)
-    for candidates in ([given] * len(kinds), (_converted(given, kind) for kind in kinds)):  # as it stands, or else read
+    for candidates in ([given] * len(kinds), (_converted(given, kind) for kind in kinds)):  # unchanged, or else converted
         for found, kind in zip(candidates, kinds):
             if isinstance(found, kind) and not (isinstance(found, bool) and kind is not bool):
                 return found
@@ -42,7 +42,7 @@ def read_as(name: str, value, expected):
 
 
 def plain(value):
-    """`value` in plain Python, within lists and mappings as well: numpy's, paths, tuples and ranges as numbers, text, lists."""
+    """`value` in plain Python, also inside lists and mappings: NumPy values, paths, tuples and ranges as numbers, text, lists."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, os.PathLike):
@@ -53,7 +53,7 @@ def plain(value):
 
 
 def _converted(value, kind: type):
-    """`value` as `kind` where that loses nothing, else as it is."""
+    """`value` as `kind` if that loses nothing, else unchanged."""
     if isinstance(value, str):
         value = _from_text(value, kind)
     if isinstance(value, bool):
@@ -68,7 +68,7 @@ def _converted(value, kind: type):
 
 
 def _from_text(text: str, kind: type):
-    """What `text` says where `kind` is expected; the text itself if nothing of the kind."""
+    """`text` parsed as `kind`; the text itself if it is not of that kind."""
     if kind is bool:
         return {"true": True, "false": False}.get(text.strip().lower(), text)
     if kind in (int, float):
@@ -93,7 +93,7 @@ def _from_text(text: str, kind: type):
 
 
 def _python(text: str):
-    """A number, or another value of Python's, if it reads as one; else the text itself."""
+    """A number or another Python literal, if `text` is one; else the text itself."""
     try:
         return plain(ast.literal_eval(text.strip()))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -101,7 +101,7 @@ def _python(text: str):
 
 
 def _literal(text: str):
-    """A value written in Python, JSON or YAML; the text itself if it is none."""
+    """A value written in Python, JSON or YAML; the text itself if it is not one."""
     value = _python(text)
     if value is not text:
         return value
@@ -112,7 +112,7 @@ def _literal(text: str):
 
 
 class _Yaml(yaml.SafeLoader):
-    """YAML in which 1e-3 is a number, as in its version 1.2, and a date is text."""
+    """YAML in which 1e-3 is a number, as in YAML 1.2, and a date is text."""
 
     yaml_implicit_resolvers = {
         first: [rule for rule in rules if not rule[0].endswith(":timestamp")]
@@ -135,7 +135,7 @@ def check_types(settings) -> None:
 
 
 def check_ranges(settings, at_least: dict[str, float], positive: tuple[str, ...] = ()) -> None:
-    """Raise ValueError for a field below its least value, or one that should be positive and is not."""
+    """Raise ValueError for a field below its minimum, or one that should be positive and is not."""
     for name, least in at_least.items():
         if not getattr(settings, name) >= least:
             raise ValueError(f"{name} must be at least {least}, got {getattr(settings, name)}")
@@ -145,7 +145,7 @@ def check_ranges(settings, at_least: dict[str, float], positive: tuple[str, ...]
 
 
 def require_distinct(name: str, entries) -> None:
-    """Raise ValueError unless there is at least one entry, and none stands twice."""
+    """Raise ValueError unless there is at least one entry and no duplicate."""
     if not entries:
         raise ValueError(f"{name} is empty: name at least one")
     if twice := [entry for entry, count in Counter(entries).items() if count > 1]:
@@ -159,6 +159,6 @@ def choose(name: str, value, allowed) -> None:
 
 
 def nearest(name: str, valid: list[str]) -> str:
-    """For an error text: the valid names nearest to `name`, and all of them."""
+    """For an error message: the valid names nearest to `name`, and all valid names."""
     near = difflib.get_close_matches(name, valid, n=3)
     return f"nearest: {', '.join(near) or 'none'}; valid: {', '.join(valid) or 'none'}"

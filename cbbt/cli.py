@@ -1,7 +1,7 @@
-"""The command `cbbt`: look for data, download it, carry out one run, report on a batch, serve a model.
+"""The command `cbbt`: check and download data, carry out one run, report on a batch, serve a model.
 
-Each command calls one function of the package. Packages that take long to import are
-imported by the command that needs them, so `cbbt --help` answers at once.
+Each command calls one function of the package. Slow imports are made in the command
+that needs them, so `cbbt --help` answers at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from cbbt.box.address import GRANTS
 
-# What the package raises for wrong values, types, files and numbers, beside its own exceptions.
+# What the package raises for wrong values, types, files and numbers, besides its own exceptions.
 EXPECTED = (ValueError, TypeError, OSError, FloatingPointError)
 
 
@@ -34,19 +34,19 @@ class Commands(TyperGroup):
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
-DATA_ROOT = typer.Option(help="Folder of the benchmarks, laid out as CoOp's.")
+DATA_ROOT = typer.Option(help="Folder of the benchmarks, in CoOp's layout.")
 MODELS = '"mini", "photo" or an open_clip architecture such as RN50'
 Backbone = Annotated[str, typer.Option(help=f"{MODELS}, or a served model's address.")]
 Served = Annotated[str, typer.Option("--backbone", help=f"{MODELS}.")]
-Pretrained = Annotated[str, typer.Option(help='An open_clip tag or a file of weights; "default" suits the backbone.')]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda; a GPU if there is one.")]
+Pretrained = Annotated[str, typer.Option(help='An open_clip tag or a weights file; "default": the backbone\'s default weights.')]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU if there is one.")]
 
 
 @app.callback()
 def start() -> None:
     """Black-box tuning of vision-language models: the CBBT reproduction kit."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # a console that lacks a character of a table
+        stream.reconfigure(errors="replace")  # for consoles that cannot print a character of a table
 
 
 @app.command()
@@ -55,7 +55,7 @@ def check_data(
     names: Annotated[list[str] | None, typer.Argument(help="Benchmarks; all eleven by default.")] = None,
     verify_images: Annotated[bool, typer.Option("--verify-images", help="Open and decode every image.")] = False,
 ) -> None:
-    """Say which benchmarks are complete on disk, and what the others lack; exit with 1 unless all are complete."""
+    """Report which benchmarks are complete on disk, and what the others lack; exit with 1 unless all are complete."""
     from cbbt.data.check import check_data
 
     rows = list(check_data(data_root, names or None, verify_images=verify_images, progress=sys.stderr.isatty()).itertuples())
@@ -87,11 +87,11 @@ def run(
     backbone: Backbone = "mini",
     pretrained: Pretrained = "default",
     shots: Annotated[int, typer.Option(help="Training images per class.")] = 16,
-    seed: Annotated[int, typer.Option(help="Of the shots and of every other draw.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the shots and of every other draw.")] = 1,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; may be repeated.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of runs that keeps the record; a finished run is read back.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of runs for the record; a finished run is read back.")] = None,
     data_root: Annotated[Path | None, DATA_ROOT] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps image features between runs.")] = None,
     device: Device = None,
@@ -117,7 +117,7 @@ def run(
 
 @app.command()
 def report(grid: Annotated[Path, typer.Argument(help="A grid file, such as configs/default.yaml.")]) -> None:
-    """Say what failed in a batch, or print its accuracy tables and where its figures are."""
+    """Report what failed in a batch, or print its accuracy tables and the paths of its figures."""
     from cbbt.runs.grid import Grid
     from cbbt.runs.report import report
 
@@ -129,15 +129,15 @@ def serve(
     backbone: Served = "mini",
     pretrained: Pretrained = "default",
     device: Device = None,
-    host: Annotated[str, typer.Option(help="Address to listen at; one that others reach needs --keys.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; needs --keys unless only local.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 for a free one.", min=0, max=65535)] = 8000,
-    grant: Annotated[str, typer.Option(help="What is answered, with commas between.")] = ",".join(GRANTS),
+    grant: Annotated[str, typer.Option(help="What the server answers, comma-separated.")] = ",".join(GRANTS),
     keys: Annotated[Path | None, typer.Option(help="YAML file of API keys and budgets (docs/remote.md).")] = None,
-    ledger: Annotated[Path, typer.Option(help="SQLite file of the counts.")] = Path("ledger.sqlite"),
-    megabytes: Annotated[int, typer.Option(help="Largest request, and largest answer.", min=1)] = 256,
-    waiting: Annotated[int, typer.Option(help="Questions that may wait; beyond, callers come again.", min=1)] = 64,
-    seconds: Annotated[float, typer.Option(help="For which a caller may be silent.", min=0.1)] = 30.0,
-    join: Annotated[int, typer.Option(help="Rows joined into one product; 0: none, and answers to the last bit.", min=0)] = 0,
+    ledger: Annotated[Path, typer.Option(help="SQLite file of the query counts.")] = Path("ledger.sqlite"),
+    megabytes: Annotated[int, typer.Option(help="Largest request and largest answer, in MB.", min=1)] = 256,
+    waiting: Annotated[int, typer.Option(help="Requests that may wait; further clients are told to retry.", min=1)] = 64,
+    seconds: Annotated[float, typer.Option(help="Timeout for a silent client, in seconds.", min=0.1)] = 30.0,
+    join: Annotated[int, typer.Option(help="Most rows joined into one product; 0: none, and bit-exact answers.", min=0)] = 0,
 ) -> None:
     """Serve a model over HTTP, with keys, budgets and a ledger."""
     from cbbt.box.server.doors import Limits
@@ -150,10 +150,10 @@ def serve(
 
 
 def _key_and_value(text: str) -> tuple[str, str]:
-    """The two sides of "key=value". Raises a usage error for text that has none, or a key with an option of its own."""
+    """The two sides of "key=value". Raises a usage error for other text, or for a key that has its own option."""
     key, sign, value = text.partition("=")
     if not sign:
         raise typer.BadParameter(f"{text!r} is not of the form key=value", param_hint="--set")
     if key in ("method", "seed"):
-        raise typer.BadParameter(f"{key} has an option of its own, --{key}", param_hint="--set")
+        raise typer.BadParameter(f"{key} has its own option, --{key}", param_hint="--set")
     return key, value

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and folders that one process at a time works in."""
+"""Atomic writes, and lock files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """A path to write to, in the block; afterwards its content stands at `path`.
+    """A path to write to in the block; afterwards its content is moved to `path`.
 
-    If the block raises, or the process is killed, `path` is as it was. Each writer has a
-    name of its own, so that several may write the same file. Folders are made as needed.
-    Raises OSError, which names `path`, for whatever goes wrong (no space left, no permission).
+    If the block raises, or the process is killed, `path` is unchanged. Each writer has a
+    temporary name of its own, so that several may write the same file. Folders are made as
+    needed. Raises OSError, which names `path`, for any failure (no space left, no permission).
     """
     path = Path(path)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
@@ -24,9 +24,9 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         with open(partial, "rb") as file:
-            os.fsync(file.fileno())  # else a power cut may leave the name with nothing behind it
+            os.fsync(file.fileno())  # otherwise a power cut may leave an empty file
         os.replace(partial, path)
-    except Exception as error:  # writers raise kinds of their own on a full disk
+    except Exception as error:  # writers raise their own errors on a full disk
         raise OSError(f"cannot write {path}: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
@@ -36,7 +36,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 def locked(path: str | Path, *, wait: bool) -> Iterator[bool]:
     """Hold the lock file `path` during the block; yields whether another process held it at first.
 
-    The system lets go of the lock with the process, however that ends. Without `wait`,
+    The system releases the lock when the process ends, however it does. Without `wait`,
     raises BlockingIOError at once if another process holds it.
     """
     path = Path(path)

@@ -1,9 +1,9 @@
-"""What every notebook needs: its parameters, checked before work starts, and its pictures.
+"""Helpers of the notebooks: parameters, checked before work starts, and display of figures.
 
 Papermill injects any name it is given and only warns about unknown ones. A
 notebook of this kit calls `read_parameters(globals())` in the cell after its
-parameters: a name that the parameters cell does not declare, or a value of
-another type than its annotation, stops the notebook with the valid choices.
+parameters: a name that the parameters cell does not declare, or a value whose type
+differs from its annotation, stops the notebook with the valid choices.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "di
 
 
 def read_parameters(namespace: dict) -> SimpleNamespace:
-    """The notebook's parameters, checked, as a namespace.
+    """The notebook's checked parameters as a namespace.
 
     Args:
         namespace: the notebook's `globals()`; its `In` holds the cells run so far.
 
-    The declared names are those of the last cell run that holds nothing but
-    annotated assignments; without `In`, as in a notebook run as a script, all
-    annotated names of the module. Values are read by `cbbt.checks.read_as`.
-    Raises NameError for an unknown name, TypeError for a value of another type.
+    The declared names are those of the last cell run that holds only annotated
+    assignments; without `In`, as in a notebook run as a script, all annotated names
+    of the module. Values are read by `cbbt.checks.read_as`.
+    Raises NameError for an unknown name, TypeError for a value of the wrong type.
     """
     declared: dict[str, str] = {}
     injected: list[str] = []
@@ -45,7 +45,7 @@ def read_parameters(namespace: dict) -> SimpleNamespace:
         elif annotations := _annotated(source):
             declared, injected = annotations, []
     if not declared:  # plain Python has no `In`, and nbval leaves it empty
-        module = sys.modules.get(namespace.get("__name__"))  # from Python 3.14 on it makes its annotations when asked
+        module = sys.modules.get(namespace.get("__name__"))  # from Python 3.14 on it makes its annotations on access
         annotated = namespace.get("__annotations__") or getattr(module, "__annotations__", {})
         declared = {name: _text(kind) for name, kind in annotated.items()}
     if not declared:
@@ -55,7 +55,7 @@ def read_parameters(namespace: dict) -> SimpleNamespace:
 
 
 def check_parameters(notebook: Path, values: dict) -> None:
-    """Raise what `notebook` would on being given these parameters: NameError or TypeError."""
+    """Raise what `notebook` would raise for these parameters: NameError or TypeError."""
     cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
     (source,) = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     declared = _annotated(source)
@@ -73,7 +73,7 @@ def _require_declared(names, declared: dict[str, str]) -> None:
 
 
 def _checked(name: str, value, annotation: str):
-    # Of the two ways to write it, papermill lists parameters that have the first.
+    # Papermill only lists parameters annotated in the first of these two ways.
     inner = re.fullmatch(r"(?:typing\.)?Optional\[(.+)\]|(.+) \| None", annotation)
     kind = TYPES[((inner[1] or inner[2]) if inner else annotation).split("[")[0]]
     return read_as(f"parameter {name}", value, kind | None if inner else kind)
@@ -84,7 +84,7 @@ def _text(annotation) -> str:
 
 
 def _annotated(source: str) -> dict[str, str]:
-    """name → annotation, if the cell is annotated assignments and nothing else."""
+    """name → annotation, if the cell holds only annotated assignments."""
     try:
         body = ast.parse(source).body
     except SyntaxError:  # a cell with magics
@@ -105,15 +105,15 @@ def project_root() -> Path:
 
 
 def figures_folder(given: str, *tables: str) -> Path:
-    """Where a notebook's figures go: the folder given; else `figures/` of the kit, which is for the kit's own tables,
-    or `results/explore/figures` for others.
+    """Where a notebook's figures go: the folder given; else `figures/` for the kit's own tables, or
+    `results/explore/figures` for others.
     """
     return Path(given or project_root() / ("results/explore/figures" if any(tables) else "figures")).expanduser()
 
 
 @contextmanager
 def section(title: str = ""):
-    """A part of a cell, below its title if it has one; what its tables cannot show, a ValueError, is said in a line."""
+    """A part of a cell, below its title if it has one; a ValueError (tables that cannot be drawn) is printed in one line."""
     if title:
         print(f"— {title} —")
     try:
@@ -125,17 +125,17 @@ def section(title: str = ""):
 def show_figure(figure, dpi: int = 100) -> None:
     """Display a matplotlib figure once, 100 pixels wide for each of its inches, and close it.
 
-    Notebooks left to the inline backend show a figure twice, or as text, depending
-    on when matplotlib was imported. Up to 100 dpi the picture has a palette of 256 colours,
-    which keeps a notebook of many figures small; a sharper one has its own colours. Of a
-    figure that `save_figure` wrote, the output's metadata name the files and their digests.
+    The inline backend shows a figure twice, or as text, depending on when matplotlib was
+    imported. Up to 100 dpi the picture has a palette of 256 colours, which keeps a notebook
+    of many figures small; a sharper one has its own colours. For a figure written by
+    `save_figure`, the output's metadata name the files and their digests.
     """
-    from IPython import display  # here, for the batch reads parameters without drawing
+    from IPython import display  # here, because the batch reads parameters without drawing
     from PIL import Image
 
     buffer, content = BytesIO(), BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # said once, where the figure was drawn
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # warned about once, when the figure was drawn
         figure.savefig(buffer, format="png", dpi=dpi)
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close(figure)
@@ -153,14 +153,14 @@ def show_finding(text: str) -> None:
 
 
 def sliders(show, **controls) -> None:
-    """Call `show` with controls for its arguments, as `ipywidgets.interact` reads them, where somebody can move them.
+    """Call `show` with controls for its arguments, as for `ipywidgets.interact`, in an interactive session.
 
-    Where a program runs the notebook (papermill, nbconvert, nbval) `show` is called once, with its defaults. JupyterLab
+    If a program runs the notebook (papermill, nbconvert, nbval), `show` is called once, with its defaults. JupyterLab
     names the cell in its request to the kernel; programs do not.
     """
     from IPython import get_ipython
 
-    request = getattr(get_ipython(), "get_parent", dict)()  # a plain Python has no shell, and IPython's own no requests
+    request = getattr(get_ipython(), "get_parent", dict)()  # plain Python has no shell, and IPython's shell no requests
     if request.get("metadata"):
         from ipywidgets import interact
 
@@ -170,7 +170,7 @@ def sliders(show, **controls) -> None:
 
 
 def remove_bars(*paths: str | Path) -> None:
-    """Take the progress bars out of executed notebooks, in place: in a file they stand still for ever."""
+    """Remove progress bars from executed notebooks, in place: a saved bar never moves again."""
     for path in map(Path, paths):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         notebook["metadata"].pop("widgets", None)

@@ -1,4 +1,4 @@
-"""What the kit's two trained models share: rows of ids, text cut after its end, the optimiser and its rate, files.
+"""Pre-training code shared by the kit's two models: token ids, text encoding, optimiser and schedule, files.
 
 `mini_clip` trains both towers on drawn pictures, `photo_clip` a text tower towards a
 classifier. A configuration here is a dataclass with lr, weight_decay, warmup and steps.
@@ -23,7 +23,7 @@ open_clip = lazy_loader.load("open_clip")
 
 
 def padded_ids(tokenizer, lines: list[list[int]]) -> torch.Tensor:
-    """LongTensor (n, places): start, the ids of a line, end, then zeros; each line must fit."""
+    """LongTensor (n, positions): start, the ids of a line, end, then zeros; each line must fit."""
     ids = torch.zeros(len(lines), tokenizer.context_length, dtype=torch.long)
     for row, line in zip(ids, lines):
         row[: len(line) + 2] = torch.tensor([tokenizer.sot_token_id, *line, tokenizer.eot_token_id])
@@ -31,7 +31,7 @@ def padded_ids(tokenizer, lines: list[list[int]]) -> torch.Tensor:
 
 
 def read_texts(tokenizer, texts: str | list[str], reader: str) -> torch.Tensor:
-    """`padded_ids` of texts. Raises ValueError for one with more tokens than `reader`, named in the error, has places."""
+    """`padded_ids` of texts. Raises ValueError for one with more tokens than `reader`, named in the error, has positions."""
     texts = [texts] if isinstance(texts, str) else list(texts)
     lines, most = [tokenizer.encode(text) for text in texts], tokenizer.context_length - 2
     for text, line in zip(texts, lines):
@@ -60,7 +60,7 @@ def encode_text(model: open_clip.CLIP, ids: torch.Tensor) -> torch.Tensor:
     """Text features (n, E) of ids (n, length), read only up to the last end-of-text token.
 
     The tower is causal and pools at that token, so this equals open_clip's
-    `encode_text`; captions are short and most of the places would be padding.
+    `encode_text`; captions are short, and most positions would be padding.
     """
     ends = ids.argmax(dim=1)
     length = int(ends.max()) + 1
@@ -70,7 +70,7 @@ def encode_text(model: open_clip.CLIP, ids: torch.Tensor) -> torch.Tensor:
 
 
 def write_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file whole or not at all."""
+    """Write a safetensors file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished, metadata)
@@ -90,7 +90,7 @@ def export_tensors(tensors: dict[str, torch.Tensor], config, path: str | Path, *
 
 
 def save_checkpoint(path: Path, config, state: dict[str, torch.Tensor], optimiser, history: list[list[float]]) -> None:
-    """Keep the trained tensors `state` (names as in the model), the optimiser's, and the history of the steps."""
+    """Save the trained tensors `state` (names as in the model), the optimiser's, and the history of the steps."""
     tensors = {f"model.{name}": tensor for name, tensor in state.items()}
     for index, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in moments.items()}
@@ -99,9 +99,9 @@ def save_checkpoint(path: Path, config, state: dict[str, torch.Tensor], optimise
 
 
 def resume(path: Path, config, model, optimiser) -> list[list[float]]:
-    """Fill model and optimiser from a checkpoint; returns the history of the steps done.
+    """Restore model and optimiser from a checkpoint; returns the history of the steps done.
 
-    Raises ValueError for a checkpoint of other parameters.
+    Raises ValueError for a checkpoint with other parameters.
     """
     with safe_open(path, "pt") as file:
         stored = json.loads(file.metadata()["config"])

@@ -1,4 +1,4 @@
-"""Where numbers come from: versions of the packages, and the commit of the source."""
+"""Provenance of the numbers: versions of the packages, and the commit of the source."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """Versions of the packages that the numbers depend on."""
     packages = {"cbbt": "cbbt", "torch": "torch", "open_clip": "open_clip_torch", "numpy": "numpy"}
     return {"python": platform.python_version()} | {name: version(package) for name, package in packages.items()}
 

@@ -1,8 +1,8 @@
 """One generator per draw, derived from the seed and the purpose of the draw.
 
 No draw depends on an earlier one: the order of batches in epoch 7 is the same
-whether epochs 1–6 ran in this process, in a killed one, or not at all. That is
-what makes a resumed run equal to an undisturbed one.
+whether epochs 1–6 ran in this process, in a killed one, or not at all. This
+makes a resumed run equal to an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def generator_for(seed: int, *purpose: str | int) -> torch.Generator:
 def batch_rows(seed: int, step: int, n: int, size: int) -> torch.Tensor:
     """Row numbers of the batch of a step, min(size, n) of n rows.
 
-    The rows come in one order after another, each a new draw, and the batches follow each
-    other without a gap: where n is no multiple of the size, what is left of one order begins
-    the next batch, and no row is passed over (released codes drop the incomplete batch).
+    Batches are cut from a sequence of permutations, each a new draw, without a gap: if n is
+    not a multiple of the size, the rest of one permutation begins the next batch, and no row
+    is skipped (released codes drop the incomplete batch).
     """
     size = min(size, n)
     first, begin = divmod(step * size, n)

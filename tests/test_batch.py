@@ -59,7 +59,7 @@ def test_a_failed_cell_is_told_in_a_line_and_the_others_are_made(tmp_path):
     assert status != 0
     done = list((tmp_path / "batch" / "results" / "cells").glob("*.csv"))
     assert [path.stem for path in done] == ["digits.adapter.3shot.default"]
-    assert "DataError: " in line and "3 shots asked for, but class" in line and line.endswith(".ipynb]")
+    assert "DataError: " in line and "shots=3, but class" in line and line.endswith(".ipynb]")
 
 
 def kill_everything(process: subprocess.Popen) -> None:
@@ -95,7 +95,7 @@ def test_kills_cost_the_runs_in_flight_alone(tmp_path, one_thread):
 
     before = records()
     process = begun(until=len(before) + 1)
-    with pytest.raises(ValueError, match=f"a batch is at work on .*process {process.pid}"):
+    with pytest.raises(ValueError, match=f"another batch is running on .*process {process.pid}"):
         run_alone([], Path(grid.results))
     kill_everything(process)
     process.wait()

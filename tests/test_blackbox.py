@@ -166,7 +166,7 @@ def test_bad_input_is_named(box):
         with pytest.raises(ValueError, match=r"\(B, 3, 16, 16\), got \("):
             box.encode_images(pixels)
     for pixels in (torch.zeros(2, 3, 16, 16, dtype=torch.uint8), np.zeros((2, 3, 16, 16))):
-        with pytest.raises(ValueError, match="a tensor of floats, got .*(uint8|float64)"):
+        with pytest.raises(ValueError, match="a float tensor, got .*(uint8|float64)"):
             box.encode_images(pixels)
     for shape in ((2, 1, 31), (0, 1, 32), (1, 32)):
         with pytest.raises(ValueError, match="contexts must be"):
@@ -179,7 +179,7 @@ def test_bad_input_is_named(box):
         with pytest.raises(ValueError, match="texts should be a sequence of at least one text, got"):
             box.encode_texts(names)
     for name in ("", "_", " "):
-        with pytest.raises(ValueError, match="holds no token"):
+        with pytest.raises(ValueError, match="has no token"):
             box.encode_prompts(torch.zeros(2, 1, 32), ["cat", name])
     with pytest.raises(ValueError, match=r"must be a tensor \(N, M, 32\), got list"):
         box.encode_prompts([[0.0]], NAMES)
@@ -191,7 +191,7 @@ def test_bad_input_is_named(box):
 @pytest.mark.parametrize("device, message", [
     ("mps", "device='mps' is not supported, choose from auto, cpu, cuda"),
     ("gpu", "device='gpu' is not supported"), ("meta", "not supported"), ("cuda:-1", "not supported"),
-    ("cuda", "device='cuda' is not there, torch sees 0 GPUs"), ("cuda:7", "device='cuda:7' is not there"),
+    ("cuda", "device='cuda' not found, torch sees 0 GPUs"), ("cuda:7", "device='cuda:7' not found"),
 ])  # fmt: skip
 @pytest.mark.parametrize("load", [cbbt.load_black_box, cbbt.load_white_box])
 def test_a_device_without_answers_is_refused_at_the_door(monkeypatch, load, device, message):
@@ -204,5 +204,5 @@ def test_devices_are_counted(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [str(device_of(name)) for name in ("auto", None, "cuda:1", "cpu")] == ["cuda", "cuda", "cuda:1", "cpu"]
-    with pytest.raises(ValueError, match="'cuda:2' is not there, torch sees 2 GPUs"):
+    with pytest.raises(ValueError, match="'cuda:2' not found, torch sees 2 GPUs"):
         device_of("cuda:2")

@@ -238,7 +238,7 @@ def test_encoders_that_cannot_be_had_say_why(box, pictured, weights, tmp_path):
         ({"encoder": "test_vitt", "encoder_weights": str(weights)}, "unknown encoder 'test_vitt'.*nearest: test_vit"),
         ({"encoder": "test_vit", "encoder_weights": str(tmp_path / "no.pt")}, "a local file, got .*no.pt"),
         ({"encoder": "test_vit", "encoder_weights": "~/no.pt"}, "a local file, got '~/no.pt'"),
-        ({"encoder": "vit_base_patch16_224.no", "encoder_weights": str(weights)}, "cannot be made: Invalid pretrained tag"),
+        ({"encoder": "vit_base_patch16_224.no", "encoder_weights": str(weights)}, "cannot be built: Invalid pretrained tag"),
         ({"encoder": "test_vit2", "encoder_weights": str(weights)}, "do not fit encoder 'test_vit2'"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -332,7 +332,7 @@ def test_a_batch_fetches_what_its_benchmarks_lack(tmp_path, server, monkeypatch)
     file = write(tmp_path / "grid.yaml", json.dumps(values))
     grid = grid_of(["snakemake", "--configfile", str(file), "--config", f"data_root={tmp_path}", "seeds=[2, 3]", "--quiet"])
     assert grid.seeds == (2, 3)
-    with pytest.raises(DataError, match="eurosat is not below"):
+    with pytest.raises(DataError, match="eurosat is not in"):
         grid.require_data()
     fetch_missing(grid)
     grid.require_data()
@@ -409,7 +409,7 @@ def test_the_other_official_lists(tmp_path):
 def test_torchvision_splits_that_cannot_be(tmp_path):
     with pytest.raises(DataError, match="ucf101 has no split 'torchvision'; these have one: oxford_pets, food101"):
         load_task("ucf101", root=tmp_path, split="torchvision")
-    with pytest.raises(DataError, match="dtd/images is missing.*; cbbt.download_data.'dtd', root. fetches it"):
+    with pytest.raises(DataError, match="dtd/images is missing.*; cbbt.download_data.'dtd', root. downloads it"):
         load_task("dtd", root=tmp_path, split="torchvision")
     write(tmp_path / "food-101" / "images" / "a.jpg")
     for split in ("train", "test"):

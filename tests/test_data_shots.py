@@ -118,7 +118,7 @@ def test_cached_shots_must_be_of_the_split(tmp_path):
     refused(lambda D: {"train": ["a.jpg"]}, "train: expected a list of Datum, got list")
     refused(lambda D: {"test": []}, "expected a dict with train and val, got a dict with test")
     refused(lambda D: [1], "expected a dict with train and val, got list")
-    with pytest.raises(DataError, match="no cached shots at .*shot_3-seed_1.pkl; leave out cached_shots"):
+    with pytest.raises(DataError, match="no cached shots at .*shot_3-seed_1.pkl; omit cached_shots"):
         load_task("dtd", shots=3, root=tmp_path, cached_shots=True)
     with pytest.raises(DataError, match="cached_shots needs a benchmark, the split 'coop' .* got digits"):
         load_task("digits", shots=2, cached_shots=True)

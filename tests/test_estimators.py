@@ -132,7 +132,7 @@ def test_remembering_starts_with_a_haar_frame_and_refuses_too_many():
     assert torch.allclose(probes @ probes.T, torch.eye(4), atol=1e-6) and torch.equal(readouts, 4 * probes)
     cosines = torch.cosine_similarity(simulate(remembering(None), 4, generic(3000, D)), generic(3000, D))
     assert_mean(cosines**2, 4 / D)
-    with pytest.raises(ValueError, match=f"{D} dimensions has no {D + 1}"):
+    with pytest.raises(ValueError, match=f"{D} dimensions has at most {D} directions, got q={D + 1}"):
         remembering(None)(D + 1, D, seeded())
 
 
@@ -325,7 +325,7 @@ WRONG = [
     (dict(factor="released", directions="gaussian"), "unit probes"),
     (dict(directions=torch.ones(3, D + 1)), rf"directions must be \(q, {D}\)"),
     (dict(directions=torch.ones(0, D)), "directions must be"),
-    (dict(directions=torch.zeros(3, D)), "other than zero"),
+    (dict(directions=torch.zeros(3, D)), "finite and nonzero"),
     (dict(directions=torch.full((3, D), float("nan"))), "must be finite"),
     (dict(directions=remembering(torch.ones(3))), f"rows of 3 numbers, but the point has {D}"),
     (dict(x=torch.zeros(D, dtype=torch.int64)), "floating-point numbers, got 16 of torch.int64"),

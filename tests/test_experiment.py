@@ -77,8 +77,8 @@ def test_a_folder_of_ones_own_is_run_with_ones_own_words(tmp_path):
 @pytest.mark.parametrize("methods, seeds, settings, error, message", [
     ([], [1], {}, ValueError, "methods is empty"),
     (["cbbt"], [], {}, ValueError, "seeds is empty"),
-    (["cbbt"], [1], {"shots": 4}, ValueError, "shots does not belong into the settings"),
-    (["cbbt"], [1], {"cbbt": {"shots": 4}}, ValueError, "shots does not belong into the settings"),
+    (["cbbt"], [1], {"shots": 4}, ValueError, "shots is not allowed in the settings"),
+    (["cbbt"], [1], {"cbbt": {"shots": 4}}, ValueError, "shots is not allowed in the settings"),
     (["cbbt"], [1], {"coop4": {"q": 4}}, ValueError, "'coop4' is unknown, choose from cbbt"),
     (["coop"], [1], {}, ValueError, "method='coop' is unknown, choose from zero_shot, .*true_gradient, coop4, coop16"),
     (["cbbt"], [1], {"cbbt": 3}, TypeError, "settings of cbbt must be fields and values"),

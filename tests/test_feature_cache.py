@@ -201,7 +201,7 @@ def test_a_missing_image_is_named(box, items, cache):
 
 
 def test_a_cache_among_the_images_is_refused(box, items, tmp_path):
-    with pytest.raises(DataError, match="lies among the images"):
+    with pytest.raises(DataError, match="is inside the images' folder"):
         encode(box, items, tmp_path / "images" / "cache")
     assert len(list((tmp_path / "images").iterdir())) == COUNT
 
@@ -209,7 +209,7 @@ def test_a_cache_among_the_images_is_refused(box, items, tmp_path):
 def test_a_cache_beside_the_class_folder_of_all_items_is_refused(box, tmp_path):
     write_benchmark(tmp_path, "eurosat")
     river = [item for item in cbbt.load_task("eurosat", root=tmp_path).test if item.label == 1]
-    with pytest.raises(DataError, match="lies among the images in .*2750;"):
+    with pytest.raises(DataError, match="is inside the images' folder .*2750;"):
         encode(box, river, tmp_path / "eurosat" / "2750" / "cache")
     encode(box, river, tmp_path / "eurosat" / "cache")
 
@@ -230,7 +230,7 @@ def test_no_images_need_no_cache(box, cache):
 
 def test_a_cache_that_cannot_be_written_is_named(box, items, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot keep features in .*file/tiny-.*; choose another folder for the cache"):
+    with pytest.raises(DataError, match="cannot write features to .*file/tiny-.*; choose another cache folder"):
         encode(box, items, tmp_path / "file")
 
 
@@ -254,7 +254,7 @@ def test_workers_give_the_same_bits_and_need_no_shared_memory(box, items, monkey
 
 def test_a_worker_that_dies_is_said(box, items, monkeypatch):
     monkeypatch.setattr(Item, "image", lambda self: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(RuntimeError, match="one of the 1 workers .* died, perhaps for lack of memory: set workers lower"):
+    with pytest.raises(RuntimeError, match="one of the 1 workers .* died, perhaps out of memory: set workers lower"):
         encode(box, items, None, workers=1)
 
 

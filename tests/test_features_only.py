@@ -205,7 +205,7 @@ def test_every_view_has_a_part(loaded, support, method):
 
 @pytest.mark.parametrize("method, options, message", [
     ("gda", {"alpha": 0}, "alpha must be positive, got 0"),
-    ("kernel_ridge", {"beta": 1.0}, "beta and ridge are given or chosen together, got 1.0 and None"),
+    ("kernel_ridge", {"beta": 1.0}, "beta and ridge must both be given or both be None, got 1.0 and None"),
     ("kernel_ridge", {"beta": 1.0, "ridge": -1}, "ridge must be positive, got -1"),
     ("linear_probe", {"c": -1}, "c must be positive, got -1"),
     ("lp_plus", {"text_every": 0}, "text_every must be at least 1, got 0"),

@@ -273,7 +273,7 @@ def test_a_head_is_read_at_the_rows_of_the_few_classes(box, imagenet):
 @pytest.mark.parametrize("break_it, message", [
     (lambda root: write(root / IMAGENET_SHIFTS["imagenet-r"] / "n99" / "x.jpg"), "no class of ImageNet's, first n99"),
     (lambda root: (root / IMAGENET_SHIFTS["imagenet-r"] / "n03" / "x.jpg").unlink(), "n03 holds no image"),
-    (lambda root: (root / "imagenet-rendition").rename(root / "gone"), "imagenet-r is not below"),
+    (lambda root: (root / "imagenet-rendition").rename(root / "gone"), "imagenet-r is not in"),
 ])  # fmt: skip
 def test_a_folder_that_is_not_as_expected_is_named(imagenet, break_it, message):
     break_it(imagenet)
@@ -364,7 +364,7 @@ def test_a_record_keeps_its_targets_and_a_run_of_other_target_images_is_stale(tm
     ({"targets": ["noise", "noise"]}, "targets has noise twice"),
     ({"targets": ["digits"]}, "the data set itself"),
     ({"targets": ["nose"]}, "choose from new, style, noise, blur, rotation, scale"),
-    ({"targets": ["imagenet-a"]}, "is of dataset='imagenet'"),
+    ({"targets": ["imagenet-a"]}, "needs dataset='imagenet'"),
     ({"targets": ["noise"], "judge": "validation"}, "targets are test images"),
     ({"dataset": "eurosat", "targets": ["style"]}, "'style' is drawn for digits"),
     ({"classes": "new"}, "choose from all, base"),

@@ -178,10 +178,10 @@ def test_chosen_settings_that_are_for_nothing_here_are_passed_over(tmp_path):
         ("- {for: {method: cbbt}", "the file of chosen settings /.*/chosen.yaml cannot be read: "),
         ("", "the file of chosen settings /.*/chosen.yaml should hold a list of rules, got None"),
         ("cbbt: {q: 3}", "the file of chosen settings /.*/chosen.yaml should hold a list of rules, got {'cbbt'"),
-        ("- cbbt", "a rule looks like .* got 'cbbt'"),
-        ([{"for": {"method": "cbbt"}, "sets": {"q": 3}}], "a rule looks like .* got {'for'"),
+        ("- cbbt", "a rule must look like .* got 'cbbt'"),
+        ([{"for": {"method": "cbbt"}, "sets": {"q": 3}}], "a rule must look like .* got {'for'"),
         ([rule(seed=1)], "'seed' is unknown, choose from dataset, method, shots, variant"),
-        ([{"for": {"method": "coop4"}, "set": {"shots": 4}}], "the rule {.* sets shots: that is for the lists"),
+        ([{"for": {"method": "coop4"}, "set": {"shots": 4}}], "the rule {.* sets shots: use the lists"),
         ([{"for": {"method": "cbbt"}, "set": {"qq": 4}}], "unknown setting 'qq'; nearest: q"),
         ([{"for": {"method": "cbbt"}, "set": {"q": 0}}], "q must be at least 1"),
     ],
@@ -240,7 +240,7 @@ def test_cells_of_one_name_are_refused(tmp_path):
     both = [str(tmp_path / place / "my birds") for place in ("a", "b")]
     good = GOOD | {"rules": []}
     assert Grid.from_dict(good | {"datasets": both[:1]}).cells()[0].name == "my-birds.4shot.default"
-    with pytest.raises(ValueError, match="two cells of the grid would be called my-birds.4shot.default"):
+    with pytest.raises(ValueError, match="two cells would have the name my-birds.4shot.default"):
         Grid.from_dict(good | {"datasets": both})
 
 
@@ -267,7 +267,7 @@ def test_cells_of_one_name_are_refused(tmp_path):
         ({"workers": "two"}, "workers must be int, got 'two'"),
         ({"workers": -1}, "workers must be at least 0"),
         ({"settings": ["q"]}, "settings must be dict"),
-        ({"settings": {"shots": 4}}, "settings sets shots: that is for the lists"),
+        ({"settings": {"shots": 4}}, "settings sets shots: use the lists"),
         ({"variants": {}}, "variants must have at least one entry"),
         ({"variants": {"a": None}}, "variants.a must be dict, .* got None"),
         ({"variants": {"a": {"methods": ["true_gradient"]}}}, "variants.a names 'true_gradient', choose from zero_shot, cbbt"),
@@ -279,12 +279,12 @@ def test_cells_of_one_name_are_refused(tmp_path):
         ({"per_method": {"cbbt": {"q": 3}}}, "unknown key 'per_method' in the grid; valid: .*rules"),
         ({"per_dataset": {"shapes": {"q": 3}}}, "unknown key 'per_dataset' in the grid; valid: .*rules"),
         ({"rules": {"cbbt": 3}}, "rules must be list"),
-        ({"rules": [3]}, r"a rule looks like \{for: .*, set: .*\}, got 3"),
-        ({"rules": ["cbbt"]}, "a rule looks like .* got 'cbbt'"),
-        ({"rules": [{"for": {"method": "cbbt"}}]}, "a rule looks like .* got {'for'"),
-        ({"rules": [rule(method="cbbt") | {"why": "so"}]}, "a rule looks like .* got {'for'"),
-        ({"rules": [{"for": "cbbt", "set": {"q": 3}}]}, "a rule looks like .* got {'for': 'cbbt'"),
-        ({"rules": [{"for": {"method": "cbbt"}, "set": [{"q": 3}]}]}, "a rule looks like .* got {'for'"),
+        ({"rules": [3]}, r"a rule must look like \{for: .*, set: .*\}, got 3"),
+        ({"rules": ["cbbt"]}, "a rule must look like .* got 'cbbt'"),
+        ({"rules": [{"for": {"method": "cbbt"}}]}, "a rule must look like .* got {'for'"),
+        ({"rules": [rule(method="cbbt") | {"why": "so"}]}, "a rule must look like .* got {'for'"),
+        ({"rules": [{"for": "cbbt", "set": {"q": 3}}]}, "a rule must look like .* got {'for': 'cbbt'"),
+        ({"rules": [{"for": {"method": "cbbt"}, "set": [{"q": 3}]}]}, "a rule must look like .* got {'for'"),
         ({"rules": [rule(seed=1)]}, "what a rule selects by .*'seed' is unknown, choose from dataset, method, shots, variant"),
         ({"rules": [rule(methods=["cbbt"])]}, "'methods' is unknown, choose from dataset, method, shots, variant"),
         ({"rules": [rule(method="coops")]}, "method in the rule {.*'coops' is unknown, choose from zero_shot, cbbt"),
@@ -293,7 +293,7 @@ def test_cells_of_one_name_are_refused(tmp_path):
         ({"rules": [rule(shots=16)]}, "shots in the rule {.*=16 is unknown, choose from 0, 1, 4"),
         ({"rules": [rule(shots=["1"])]}, "shots in the rule {.*='1' is unknown, choose from 0, 1, 4"),
         ({"rules": [rule(variant="few")]}, "variant in the rule {.*'few' is unknown, choose from default"),
-        ({"rules": [{"for": {"method": "cbbt"}, "set": {"shots": 4}}]}, "the rule {.* sets shots: that is for the lists"),
+        ({"rules": [{"for": {"method": "cbbt"}, "set": {"shots": 4}}]}, "the rule {.* sets shots: use the lists"),
         ({"rules": [{"for": {}, "set": {"qq": 4}}]}, "unknown setting 'qq'; nearest: q"),
         ({"rules": [{"for": {"method": "cbbt"}, "set": {"rank": 4}}]}, "unknown setting 'rank'"),
     ],

@@ -144,7 +144,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path, method, settings):
 
 @pytest.mark.parametrize("method, budget", [("cbbt", 64), ("cbbt_prompt", 10), ("bbt", 1), ("zip", 1), ("craft", 3)])
 def test_a_budget_below_one_step_is_refused(method, budget):
-    with pytest.raises(BudgetExceeded, match="does not pay for one step: it costs .* loss_queries"):
+    with pytest.raises(BudgetExceeded, match="does not allow one step, which costs .* loss_queries"):
         cbbt.run(cbbt.RunConfig("digits", method, shots=1, max_loss_queries=budget))
 
 

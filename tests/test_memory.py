@@ -1,4 +1,4 @@
-"""Chunk sizes follow from the memory at hand, and change no result."""
+"""Chunk sizes depend on the installed memory, and change no result."""
 
 import subprocess
 import sys

@@ -164,7 +164,7 @@ def test_unknown_names_and_tags_are_answered_with_choices():
 
 @pytest.mark.parametrize("name", ["roberta-ViT-B-32", "ViT-B-16-SigLIP"])
 def test_text_towers_without_clips_tokens_are_refused(name):
-    with pytest.raises(ModelError, match=f"{name}.* reads text by .*: no context can be put into its prompts; choose"):
+    with pytest.raises(ModelError, match=f"{name}.* reads text with .*, so its prompts cannot hold a context; choose"):
         load_model(name, None, CPU)
 
 
@@ -300,7 +300,7 @@ def test_an_archives_code_leaves_the_tags_of_its_activation(weights, tags, tmp_p
     torch.jit.save(torch.jit.trace(model, example, check_trace=False), path)
     tags(openai={"quick_gelu": True}, plain={}, grey=DIFFERENT["grey"])
     assert trained_with(path)["quick_gelu"]
-    with pytest.raises(ModelError, match="archive.pt computes QuickGELU, and plain of 'tiny-clip' the other activation"):
+    with pytest.raises(ModelError, match="archive.pt uses QuickGELU, but plain of 'tiny-clip' the other activation"):
         load_model("tiny-clip", f"plain@{path}", CPU)
     tags(**DIFFERENT)
     with pytest.raises(ModelError, match="differ in interpolation, resize_mode: .* one of openai, squashed"):

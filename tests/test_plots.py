@@ -298,7 +298,7 @@ def test_a_method_is_compared_with_every_other_but_zero_shot():
 
 def test_a_panel_holds_six_lines_at_most():
     many = pd.concat([RUNS, *(RUNS[RUNS.method == "cbbt"].assign(method=f"mine_{number}") for number in range(3))])
-    with pytest.raises(ValueError, match="6 lines at most: choose methods from true_gradient, adapter"):
+    with pytest.raises(ValueError, match="at most 6 lines: choose methods from true_gradient, adapter"):
         accuracy.accuracy_against_shots(many)
     assert accuracy.accuracy_against_shots(many, ["cbbt", "mine_1"]).axes
 

@@ -81,7 +81,7 @@ def test_panels_of_features_share_their_components():
     assert len(before.lines) == len(NAMES)
     centred = FEATURES - FEATURES.mean(axis=0)
     assert np.ptp(one.get_offsets()[:, 0]) == pytest.approx(np.ptp(centred @ np.linalg.svd(centred)[2][0]))
-    with pytest.raises(ValueError, match="6 classes at most, got 7"):
+    with pytest.raises(ValueError, match="at most 6 classes, got 7"):
         feature_map({"a": FEATURES}, {"a": TEXTS}, LABELS, [str(number) for number in range(7)])
 
 

@@ -39,6 +39,6 @@ def test_a_text_that_a_tokenizer_would_cut_is_refused_and_not_counted(box, mark)
         lambda: fill_template("a photo of a {}.", [text]),
         lambda: fill_template(f"a {{}} {mark}", ["cat"]),
     ):
-        with pytest.raises(ValueError, match="holds a tokenizer's mark of a text's start or end"):
+        with pytest.raises(ValueError, match="holds a start- or end-of-text token"):
             ask()
     assert box.ledger.counts["class_prompts"] == 0

@@ -96,7 +96,7 @@ def test_references_are_published_rows_under_the_names_of_the_kits_methods():
     eurosat = table[table.dataset == "eurosat"].pivot(index="method", columns="shots", values="accuracy")
     assert eurosat.loc["bbt", [1, 2, 4, 8, 16]].tolist() == [25.60, 35.59, 42.66, 53.14, 69.01]
     assert eurosat.loc["tip_adapter_f", 1] == 59.53 and eurosat.loc["zero_shot"].dropna().to_dict() == {0: 37.56}
-    with pytest.raises(ValueError, match="nothing published of backbone 'RN500', choose from RN50, ViT-B-16$"):
+    with pytest.raises(ValueError, match="nothing published for backbone 'RN500', choose from RN50, ViT-B-16$"):
         references("RN500")
 
 

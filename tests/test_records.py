@@ -27,7 +27,7 @@ def test_a_record_is_read_back(tmp_path):
         (b"", "is no JSON"),
         (json.dumps(WHOLE).encode()[:40], "is no JSON"),
         (b"\xff\xfe", "is no JSON"),
-        (json.dumps(WHOLE | {"scores": {"test_accuracy": float("nan")}}).encode(), "NaN is no number of JSON"),
+        (json.dumps(WHOLE | {"scores": {"test_accuracy": float("nan")}}).encode(), "NaN is not a JSON number"),
         (b"[]", "lacks run_id"),
         (b'{"run_id": "a"}', "lacks config"),
     ],
@@ -42,7 +42,7 @@ def test_what_is_no_record_is_named_with_the_way_on(tmp_path, content, what):
 
 def test_a_folder_without_records_is_named_by_its_whole_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/results/rnus is no folder: expected a folder of runs"):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/results/rnus is not a folder: expected a folder of runs"):
         load_records("results/rnus")
     with pytest.raises(FileNotFoundError, match=f"{tmp_path} holds no <run>/{RECORD}: expected a folder of runs"):
         load_records(".")

@@ -66,7 +66,9 @@ def test_a_budget_is_spent_and_never_exceeded(loaded, support, method, grain):
 @pytest.mark.parametrize("method, grain", [("bbt", "loss_queries"), ("zip", "class_prompts")])
 def test_a_budget_below_one_step_is_refused(loaded, support, method, grain):
     cost = dict(zip(("loss_queries", "class_prompts"), COST[method]))[grain]
-    with pytest.raises(BudgetExceeded, match=f"does not pay for one step: it costs {cost} {grain}, of which {cost - 1} are left"):
+    with pytest.raises(
+        BudgetExceeded, match=f"does not allow one step, which costs {cost} {grain}, of which {cost - 1} are left"
+    ):
         fit(loaded, support, config(method, **{f"max_{grain}": cost - 1}))
 
 
@@ -303,7 +305,7 @@ def test_the_text_side_is_the_published_search_without_image_tokens():
 
 def test_a_key_says_whether_there_are_image_tokens():
     for method, number in (("bpt_vlm", 0), ("bpt_vlm_text", 5)):
-        with pytest.raises(ValueError, match=f"bpt_vlm has image tokens, bpt_vlm_text none, got image_tokens={number}"):
+        with pytest.raises(ValueError, match=f"bpt_vlm needs image tokens, bpt_vlm_text has none, got image_tokens={number}"):
             RunConfig("digits", method, options={"image_tokens": number})
 
 

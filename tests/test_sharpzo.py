@@ -79,7 +79,7 @@ def test_a_budget_is_spent_and_never_exceeded(loaded, support, grain, each, loss
 
 
 def test_a_budget_below_one_generation_is_refused(loaded, support):
-    with pytest.raises(BudgetExceeded, match="it costs 17 loss_queries, of which 16 are left"):
+    with pytest.raises(BudgetExceeded, match="which costs 17 loss_queries, of which 16 are left"):
         fitted(loaded, support, config(max_loss_queries=GENERATION - 1))
 
 
@@ -97,7 +97,7 @@ def test_a_resumed_search_equals_an_undisturbed_one(loaded, support, released, s
 
 
 @pytest.mark.parametrize("settings, message", [
-    ({"first": 1.2}, "first is a share, at most 1"),
+    ({"first": 1.2}, "first is a fraction and must be at most 1"),
     ({"kept": 0.0}, "kept must be positive"),
     ({"losses": GENERATION - 1}, "losses must be at least 17"),
     ({"radius": -1.0}, "radius must be at least 0"),

@@ -291,7 +291,7 @@ def test_zero_shot_runs_alone_make_a_table():
 
 
 def test_a_data_set_called_as_a_column_is_refused():
-    with pytest.raises(ValueError, match="a data set is called mean.*another name"):
+    with pytest.raises(ValueError, match="a data set has the name of a table column, mean.*another name"):
         tables.scores(runs_of({("mean", "cbbt"): [61.0]}), 16)
 
 

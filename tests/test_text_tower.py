@@ -106,7 +106,7 @@ def test_too_long_a_sentence_is_refused_and_not_counted(box):
     box.ledger.counts["class_prompts"] = 0
     with pytest.raises(ValueError, match="sentence 'a dog cat cat .* has 32 tokens, but only 30 fit into the text tower's 32"):
         box.encode_texts(["a cat.", "a dog " + "cat " * 30])
-    with pytest.raises(ValueError, match="holds a tokenizer's mark"):
+    with pytest.raises(ValueError, match="holds a start- or end-of-text token"):
         box.encode_texts(["a cat <end_of_text> on a mat"])
     assert box.ledger.counts["class_prompts"] == 0
 
@@ -116,14 +116,14 @@ KNOWN = ("crème brûlée", "smörgåsbord", "Curaçao", "São Paulo", "3", "a",
 
 
 def test_words_that_the_tokenizer_only_spells_are_named_once(box):
-    with pytest.warns(UserWarning, match="has 'собака', 'قط', 'गाय', '猫' not as words but as letters or bytes"):
+    with pytest.warns(UserWarning, match="splits 'собака', 'قط', 'गाय', '猫' into letters or bytes"):
         box.encode_prompts(torch.zeros(1, 1, 32), [*FOREIGN, *KNOWN])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         box.encode_prompts(torch.zeros(1, 1, 32), [*FOREIGN, *KNOWN])
         box.with_ledger(Ledger()).encode_texts([f"a photo of a {name}." for name in KNOWN])
         box.encode_texts(["a photo of a 猫."])
-    with pytest.warns(UserWarning, match="has '犬' not as words"):
+    with pytest.warns(UserWarning, match="splits '犬' into letters or bytes"):
         box.encode_texts(["a photo of a 犬."])
 
 

@@ -136,9 +136,9 @@ def test_a_chat_is_asked_again(endpoint, generator, first):
 @pytest.mark.parametrize("answer, asked, message", [
     ((200, "no idea"), 3, "'some-model' gave no template in 3 replies; expected a line .* got at last 'no idea'"),
     ((200, None), 3, "gave no template in 3 replies; .* got at last ''"),
-    ((200, b"no JSON"), 3, "asked 3 times: the answer is no chat completion$"),
-    ((200, b'{"error": {"message": "no credits"}}'), 3, "is no chat completion: no credits"),
-    ((503, ""), 3, "asked 3 times: HTTP 503"),
+    ((200, b"no JSON"), 3, "in 3 tries: the answer is not a chat completion$"),
+    ((200, b'{"error": {"message": "no credits"}}'), 3, "is not a chat completion: no credits"),
+    ((503, ""), 3, "in 3 tries: HTTP 503"),
     ((400, b'{"error": {"message": "temperature does not\\nsupport 1.0"}}'), 1, "HTTP 400 .*: temperature does not support 1.0"),
     ((404, b'{"error": "model not found"}'), 1, "HTTP 404 Not Found: model not found"),
     ((422, b'{"detail": [{"msg": "field required"}]}'), 1, "field required"),
@@ -153,7 +153,7 @@ def test_a_chat_that_stays_bad_is_a_clear_error(endpoint, generator, answer, ask
 
 def test_a_key_that_no_header_takes_is_named_and_not_shown(endpoint, generator, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", f"{SECRET}\nsecond line")
-    with pytest.raises(ProposerError, match="OPENAI_API_KEY holds characters that no key has") as error:
+    with pytest.raises(ProposerError, match="OPENAI_API_KEY holds characters that an HTTP header cannot hold") as error:
         ask(endpoint, generator)
     assert SECRET not in str(error.value) and not endpoint.asked
 
@@ -165,7 +165,7 @@ def test_an_answer_cut_short_is_asked_for_again(endpoint, generator):
 
 def test_nobody_listening_is_a_clear_error(generator, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with pytest.raises(ProposerError, match="asked 2 times: .*refused"):
+    with pytest.raises(ProposerError, match="in 2 tries: .*refused"):
         Chat("http://127.0.0.1:9/v1", "m", tries=2, pause=0)(GOOD, BAD, generator)
 
 

@@ -1,8 +1,8 @@
-"""What a box takes and gives, in the words of the methods' table (`cbbt.catalogue`).
+"""Access: what a box takes and gives, in the terms of `cbbt.catalogue`.
 
-A method that needs more than a box has is refused before its first query. Features of
-prompts that are not given are *sealed*: they can be handed back to the box, in a
-question about losses or logits, and not computed with.
+A method that needs more than a box offers is refused before its first query. Prompt
+features that the box does not give are *sealed*: they can be passed back to the box in a
+query for losses or logits, but not computed with.
 """
 
 from __future__ import annotations
@@ -20,29 +20,27 @@ GIVES = ("features", "logits", "losses")
 def granted(grants: list[str]) -> frozenset[str]:
     """What a server with these grants takes and gives.
 
-    Without a word of features, logits or losses, it gives features. Whoever answers about prompts takes images
-    in any case. Raises ValueError for an unknown grant, or for nothing to ask about.
+    If features, logits and losses are all missing, it gives features. A server that answers queries about prompts
+    always takes images. Raises ValueError for an unknown grant, or if neither texts nor embeddings are granted.
     """
     for grant in grants:
         choose("grant", grant, GRANTS)
     access = {GRANTS[grant] for grant in grants}
     if not access & {"text", "token embeddings"}:
-        raise ValueError(
-            f"grant {', '.join(grants) or 'nothing'}: add texts or embeddings, else there are no classes to ask about"
-        )
+        raise ValueError(f"grant {', '.join(grants) or 'nothing'}: add texts or embeddings, otherwise no classes can be queried")
     if access & {"token embeddings", *GIVES}:
         access.add("pixels")
     return frozenset(access if access & set(GIVES) else access | {"features"})
 
 
 class ServiceRefused(ValueError):
-    """A question that the service does not answer."""
+    """A query that the service does not answer."""
 
 
 def require_access(access: frozenset[str], method: str, who: str) -> None:
     """Raise `ServiceRefused`, which says what is needed and what `who` has, for a method that needs more than `access`.
 
-    Who learns nothing is served by all. A method that is not in `cbbt.catalogue` is let in, and refused by what is sealed.
+    A method that learns nothing runs on any service. One that is not in `cbbt.catalogue` is let in; sealed features stop it.
     """
     entry = CATALOGUE.get(method)
     if entry is None or entry.learns == "nothing":
@@ -56,7 +54,7 @@ def require_access(access: frozenset[str], method: str, who: str) -> None:
 
 
 class Sealed(torch.Tensor):
-    """Features of prompts that can be picked from and handed back to the box, and not computed with."""
+    """Prompt features that can be indexed and passed back to the box, but not computed with."""
 
     ALLOWED = {
         torch.Tensor.__getitem__, torch.Tensor.__len__, torch.Tensor.__iter__, torch.Tensor.unbind, torch.Tensor.split,
@@ -68,13 +66,13 @@ class Sealed(torch.Tensor):
     def __torch_function__(cls, function, types, arguments=(), named=None):
         if function not in cls.ALLOWED:
             name = getattr(function, "__name__", function)
-            raise ServiceRefused(f"this service gives no features of prompts: {name} of them is not to be had, only losses are")
+            raise ServiceRefused(f"this service gives no prompt features, so {name} of them is not available: query for losses")
         return super().__torch_function__(function, types, arguments, named)
 
     def classify(self, features: torch.Tensor, box) -> torch.Tensor:
-        """Logits (B, C) of unit-norm image features (B, E) for this text (C, E), as a service gives to those whom it serves.
+        """Logits (B, C) of unit-norm image features (B, E) for this text (C, E), as the service gives them to its users.
 
-        `box`: the handle that pays, where this is a question.
+        `box`: the handle that is charged if this needs a query.
         """
         return box.logit_scale * features @ self.as_subclass(torch.Tensor).T
 

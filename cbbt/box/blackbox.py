@@ -1,4 +1,4 @@
-"""The wall: a vision-language model that can be queried, and nothing more.
+"""The wall: a vision-language model that can only be queried.
 
 `BlackBox` answers four kinds of query (image features, prompt features, text features,
 losses) without gradients and counts each in its ledger. It holds no model: the
@@ -7,8 +7,8 @@ white-box reference (CoOp) and for analysis; it alone gives gradients with respe
 the contexts. Neither gives weights.
 
 The public methods check a query and charge the ledger; the answers come from the
-methods that begin with an underscore, which other kinds of box override: a model
-that is served elsewhere, or a service of features (`cbbt.box.remote`).
+methods that begin with an underscore, which other kinds of box override: a remote
+model, or a feature service (`cbbt.box.remote`).
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ class BlackBox:
     """A CLIP-like model behind a query interface; made by `load_black_box`.
 
     Attributes:
-        name: backbone name. device: where answers come from, a torch.device.
+        name: backbone name. device: the torch.device that holds the answers.
         context_dim: D, width of a context vector. embed_dim: E, width of features.
         image_size: side of the square input in pixels.
         image_token_dim: width of the image tower's tokens, or None if it takes none.
-        preprocess_config: how images are prepared (open_clip's keys: size, mean, std, …).
+        preprocess_config: how images are preprocessed (open_clip's keys: size, mean, std, …).
         logit_scale: τ, the factor on cosine similarities (a float, > 0).
         access: what the box takes and gives (`cbbt.box.access`).
         ledger: the `Ledger` that counts every query.
     """
 
     differentiable = False
-    connection = None  # of a box whose model is elsewhere (`cbbt.box.remote.connection`)
+    connection = None  # set for a remote model (`cbbt.box.remote.connection`)
 
     def __init__(self, loaded: LoadedModel, device: torch.device, ledger: Ledger | None = None):
         tower = TextTower(loaded.model, loaded.tokenizer)
@@ -65,14 +65,14 @@ class BlackBox:
 
     @property
     def gives_features(self) -> bool:
-        """Whether features of prompts are answers, or serve only to be handed back."""
+        """Whether prompt features are given, or sealed (`cbbt.box.access`)."""
         return "features" in self.access
 
     def with_ledger(self, ledger: Ledger) -> BlackBox:
         """A second handle on the same model, counted in another ledger."""
         handle = object.__new__(type(self))
         vars(handle).update(vars(self), ledger=ledger)
-        if self in _behind:  # a box whose model is elsewhere has nothing there
+        if self in _behind:  # a remote box has no model there
             _behind[handle] = _behind[self]
         return handle
 
@@ -95,7 +95,7 @@ class BlackBox:
         if len(got) != 4 or not got[0] or got[1:] != expected:
             raise ValueError(f"expected images of shape (B, {', '.join(map(str, expected))}), got {got}")
         if not (isinstance(pixels, torch.Tensor) and pixels.is_floating_point()):
-            raise ValueError(f"expected images as `preprocess` gives them, a tensor of floats, got {pixels.dtype}")
+            raise ValueError(f"expected images as `preprocess` returns them, a float tensor, got {pixels.dtype}")
         if tokens is not None and (tokens.ndim != 2 or tokens.shape[1] != self.image_token_dim):
             takes = f"image tokens of shape (V, {self.image_token_dim})" if self.image_token_dim else "no image tokens"
             raise ValueError(f"{self.name!r} takes {takes}, got {tuple(tokens.shape)}")
@@ -116,7 +116,7 @@ class BlackBox:
         `contexts` is (N, M, D), or (N, C, M, D) for class-specific contexts;
         `position` of the class name is "end", "middle" or "front".
         Raises ValueError, and counts nothing, for wrong shapes, names that do not fit, or no names;
-        warns once of words that the tokenizer has only as letters or bytes.
+        warns once about words that the tokenizer splits into letters or bytes.
         """
         question = self._read_prompts(contexts, _listed("class_names", class_names), position)
         with self.ledger.question(class_prompts=len(contexts) * len(question[1])):
@@ -124,7 +124,7 @@ class BlackBox:
                 return self._prompts(*question)
 
     def _read_prompts(self, contexts, names: list[str], position: str) -> tuple:
-        """What `_prompts` takes: contexts, names and position. Whatever can be refused is refused here, before it is counted."""
+        """What `_prompts` takes: contexts, names and position. Every invalid input is refused here, before it is counted."""
         return _behind[self][1].read(contexts, names, position)
 
     def _prompts(self, contexts, names, position) -> torch.Tensor:
@@ -140,18 +140,18 @@ class BlackBox:
             return self._texts(question)
 
     def _read_texts(self, texts: list[str]):
-        """What `_texts` takes, as long as the texts are many. Whatever can be refused is refused here."""
+        """What `_texts` takes, one entry per text. Every invalid input is refused here."""
         return _behind[self][1].tokens.sentences(texts)
 
     def _texts(self, ids) -> torch.Tensor:
         return _behind[self][1].encode_sentences(ids)
 
     def token_embeddings(self, words: str) -> torch.Tensor:
-        """A copy of the embeddings (tokens, D) of `words`: a start for a context. Raises ValueError for no token."""
+        """A copy of the embeddings (tokens, D) of `words`: an initial context. Raises ValueError if `words` has no token."""
         tower = _behind[self][1]
         ids = tower.tokens.ids(words)
         if not ids:
-            raise ValueError(f"{words!r} holds no token")
+            raise ValueError(f"{words!r} has no token")
         with torch.no_grad():
             return tower.embed(ids).clone()
 
@@ -163,11 +163,11 @@ class BlackBox:
             images: unit-norm image features (B, E). labels: int64 (B,).
             offsets: logits (B, C) of an output-side adapter to add, or None.
 
-        The logits are τ · images · textᵀ + offsets, as many sets in one product as
-        the device's memory holds.
+        The logits are τ · images · textᵀ + offsets. One product covers as many sets as
+        fit into the device's memory.
         """
         self.ledger.charge("loss_queries", len(text))
-        # Of each logit live at once: the product, the sum, the log-probability, and a spare.
+        # Held in memory at once for each logit: the product, the sum, the log-probability, and a spare.
         step = chunk_size(self.device, 4 * 4 * len(images) * text.shape[1])
         with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()), full_precision():
             return torch.cat([self._losses(part, images, labels, offsets) for part in text.split(step)])
@@ -175,7 +175,7 @@ class BlackBox:
     def logits(self, text: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, B, C) of N prompt sets (N, C, E) for unit-norm images (B, E); N loss queries.
 
-        For methods that work on logits: the whole answer is held in memory.
+        For methods that work on logits; the whole answer is held in memory.
         """
         self.ledger.charge("loss_queries", len(text))
         with torch.no_grad(), full_precision():
@@ -228,25 +228,25 @@ def load_black_box(
     ledger: Ledger | None = None,
     key: str | None = None,
 ) -> BlackBox:
-    """Serve a model as a black box, or reach one that is served elsewhere.
+    """Load a model as a black box, or connect to a remote one.
 
     Args:
         name: "mini", "photo", an open_clip architecture such as "RN50" or "ViT-B-16", or an address:
-            of `cbbt serve` (http://host:8000), or of a service of features (embeddings+http://host/v1,
+            of `cbbt serve` (http://host:8000), or of a feature service (embeddings+http://host/v1,
             with its model's name as `pretrained`). See `cbbt.box.remote`.
         pretrained: "default" (shipped weights of "mini" and "photo", else OpenAI's), a tag of
             open_clip, a local weights file, "tag@file" where the file alone does not say what it
             was trained with (see `cbbt.box.weights`), or None for random weights.
         device: "cpu", "cuda" or "cuda:1"; "auto" or None: a GPU when there is one.
         ledger: counts and budgets; a fresh one without budget if None.
-        key: of an address; the environment's CBBT_KEY if None.
+        key: API key for an address; the environment variable CBBT_KEY if None.
 
-    Raises `cbbt.box.models.ModelError` for an unknown name or weights that do not fit or are not
-    known well enough, and ValueError for a device that is not there or not supported.
+    Raises `cbbt.box.models.ModelError` for an unknown name, and for weights that do not fit or whose training
+    settings are unknown; ValueError for a device that is missing or not supported.
     """
     device = device_of(device)
     if is_address(name):
-        from cbbt.box.remote.addressed import box_at  # here, for it builds on this module
+        from cbbt.box.remote.addressed import box_at  # here, because it imports this module
 
         return box_at(name, pretrained, key, device=device, ledger=ledger)
     return BlackBox(load_model(name, pretrained, device), device, ledger)

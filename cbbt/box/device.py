@@ -13,10 +13,10 @@ def full_precision():
     backends = torch.backends
     with contextlib.ExitStack() as restored:
         if hasattr(backends.cuda.matmul, "fp32_precision"):
-            # Whoever has used these names cannot read the older ones, so they alone are touched.
+            # Once these names have been used, torch refuses to read the older ones, so only these are set.
             gpu, cpu = backends.cudnn, backends.mkldnn
             for kind, device in ((backends.cuda.matmul, gpu), (gpu.conv, gpu), (cpu.matmul, cpu), (cpu.conv, cpu)):
-                # One that is left open reads as its device's, and is left open again.
+                # An unset value reads as its device's, and is left unset again.
                 own = "none" if kind.fp32_precision == device.fp32_precision else kind.fp32_precision
                 restored.callback(setattr, kind, "fp32_precision", own)
                 kind.fp32_precision = "ieee"
@@ -29,7 +29,7 @@ def full_precision():
 
 
 def device_of(name: str | torch.device | None) -> torch.device:
-    """The device of that name, or ValueError: others than these were not tried, and "mps" has no float64."""
+    """The device of that name, or ValueError: no other kind was tested, and "mps" has no float64."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name is None or name == "auto":
         return torch.device("cuda" if count else "cpu")
@@ -40,5 +40,5 @@ def device_of(name: str | torch.device | None) -> torch.device:
     if device is None or device.type not in ("cpu", "cuda"):
         raise ValueError(f"device={name!r} is not supported, choose from auto, cpu, cuda, cuda:0, …")
     if device.type == "cuda" and (device.index or 0) >= count:
-        raise ValueError(f"device={name!r} is not there, torch sees {count} GPUs: choose from auto, cpu, …")
+        raise ValueError(f"device={name!r} not found, torch sees {count} GPUs: choose from auto, cpu, …")
     return device

@@ -1,10 +1,10 @@
-"""Tokens beside the patches of a vision transformer: a prompt on the image side.
+"""Extra tokens in a vision transformer: a prompt on the image side.
 
-BPT-VLM (Yu et al., IJCAI 2023) puts tokens of its own beside the class token and the
-patches, after positions are added and before the first norm, which they pass with the
-others. Its released code puts them after the patches, here they come after the class
-token: they have no positions, so the features are the same. Like `cbbt.box.text_tower`,
-this is behind the wall and used through `BlackBox.encode_images`.
+BPT-VLM (Yu et al., IJCAI 2023) adds tokens to the class token and the patches, after the
+position embeddings and before the first norm, which applies to them too. Its released
+code puts them after the patches; here they follow the class token. They have no
+positions, so the features are the same. Like `cbbt.box.text_tower`, this is behind the
+wall and used through `BlackBox.encode_images`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ open_clip = lazy_loader.load("open_clip")
 
 
 def token_width(visual: torch.nn.Module) -> int | None:
-    """Width of the tokens that an image tower can take; None if its features are not a class token's."""
+    """Width of the tokens that an image tower can take; None if it does not pool at a class token."""
     transformer = isinstance(visual, open_clip.transformer.VisionTransformer)
     if not transformer or visual.attn_pool is not None or visual.pool_type != "tok":
         return None
@@ -28,7 +28,7 @@ def token_width(visual: torch.nn.Module) -> int | None:
 
 @contextlib.contextmanager
 def tokens_inserted(visual: torch.nn.Module, tokens: torch.Tensor | None) -> Iterator[None]:
-    """While open, `visual` puts `tokens` (V, width) after the class token of each image; none change nothing."""
+    """In the block, `visual` puts `tokens` (V, width) after the class token of each image; None changes nothing."""
     if tokens is None or not len(tokens):
         yield
         return

@@ -26,11 +26,11 @@ class Ledger:
 
     Args:
         budget: grain → largest count allowed; grains not named are unlimited.
-        journal: a file to which each question is appended before it is answered,
+        journal: a file to which each query is appended before it is answered,
             so that the queries are known even after the process is killed.
             Unlike the counts, it is never rolled back.
-        name: what a served box tells questions of this ledger from others by; a run that
-            is resumed gives the same again. A fresh one if None.
+        name: by which a server tells this ledger's requests from others; a resumed run
+            uses the same name. A new one if None.
 
     Raises ValueError for an unknown grain or a negative budget.
     """
@@ -43,13 +43,13 @@ class Ledger:
         self.journal = Path(journal) if journal else None
         self.name = name or uuid.uuid4().hex
         self.counts = dict.fromkeys(GRAINS, 0)
-        self.spared = dict.fromkeys(GRAINS, 0)  # of the counts, what the box was not asked
+        self.spared = dict.fromkeys(GRAINS, 0)  # the part of the counts that was not sent to the box
 
     def charge(self, grain: str, count: int, answered: bool = True) -> None:
         """Add `count` queries, or raise `BudgetExceeded` and add nothing.
 
-        With `answered=False` the box is not queried, because the answers are available
-        (features kept on disk): they cost the method as much, and count towards
+        With `answered=False` the box is not queried because the answers are already
+        available (cached features): they cost the method as much and count towards
         the budget, but not towards `asked`.
         """
         limit = self.budget.get(grain)
@@ -63,9 +63,9 @@ class Ledger:
 
     @contextlib.contextmanager
     def question(self, **cost: int) -> Iterator[None]:
-        """Charge `cost` (grain → count) for what is asked in the block; a question that is refused there costs nothing.
+        """Charge `cost` (grain → count) for the query made in the block; a refused query costs nothing.
 
-        Refused is what ends in ValueError or `BudgetExceeded` (of the side that answers).
+        A query is refused if the block raises ValueError or `BudgetExceeded` (the server's budget).
         """
         for grain, count in cost.items():
             self.charge(grain, count)
@@ -84,9 +84,9 @@ class Ledger:
             raise OSError(f"cannot write {self.journal}: {error}") from error
 
     def affordable_steps(self, cost: dict[str, int]) -> int | None:
-        """How many more steps of this cost (grain → count) the budget pays for; None if it does not say.
+        """How many more steps of this cost (grain → count) the budget allows; None if it has no limit.
 
-        Raises `BudgetExceeded` if it does not pay for one: a model that made no step must not be scored as tuned.
+        Raises `BudgetExceeded` if it allows none: a model that made no step must not be scored as tuned.
         """
         left = {grain: self.budget[grain] - self.counts[grain] for grain, count in cost.items() if grain in self.budget and count}
         if not left:
@@ -94,11 +94,11 @@ class Ledger:
         steps = min(left[grain] // cost[grain] for grain in left)
         if steps < 1:
             parts = (f"{cost[grain]} {grain}, of which {left[grain]} are left" for grain in left)
-            raise BudgetExceeded(f"the budget does not pay for one step: it costs {'; '.join(parts)}")
+            raise BudgetExceeded(f"the budget does not allow one step, which costs {'; '.join(parts)}")
         return steps
 
     def asked(self) -> dict[str, int]:
-        """All that the box was ever asked: the journal's total, or the counts less what was spared."""
+        """All queries that reached the box: the journal's total, or the counts without those answered from a cache."""
         if not (self.journal and self.journal.exists()):
             return {grain: self.counts[grain] - self.spared[grain] for grain in GRAINS}
         totals = dict.fromkeys(GRAINS, 0)
@@ -106,7 +106,7 @@ class Ledger:
             try:
                 grain, count = json.loads(line)
             except ValueError:
-                continue  # a line cut off by a kill: its query was never answered
+                continue  # a line truncated by a kill: its query was never answered
             totals[grain] += count
         return totals
 

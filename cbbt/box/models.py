@@ -1,4 +1,4 @@
-"""Loading the models that are served as black boxes.
+"""Loading of the models behind black boxes.
 
 Two kinds of name: "mini" and "photo", the models that the kit trained itself (`cbbt.mini_clip`,
 `cbbt.photo_clip`), and every architecture that open_clip knows (Ilharco et al., 2021), with weights
@@ -23,7 +23,7 @@ import torch
 
 from cbbt.box.weights import HUB, ModelError, find_weights, read_weights, weights_file
 
-open_clip = lazy_loader.load("open_clip")  # takes seconds to import: not before a model is loaded
+open_clip = lazy_loader.load("open_clip")  # slow to import: deferred until a model is loaded
 
 
 @dataclass
@@ -40,7 +40,7 @@ class LoadedModel:
         return self._fingerprint
 
     @cached_property
-    def _fingerprint(self) -> str:  # frozen weights: half a second of hashing, once
+    def _fingerprint(self) -> str:  # cached: hashing takes half a second, and the weights are frozen
         quick = " QuickGELU" if any(type(part).__name__ == "QuickGELU" for part in self.model.modules()) else ""
         digest = hashlib.sha256(f"{self.name}{quick} {sorted(self.preprocess_config.items())}".encode())
         for key, tensor in sorted(self.model.state_dict().items()):
@@ -50,7 +50,7 @@ class LoadedModel:
 
 
 def transform_of(**preprocess_config):
-    """The test-time transform of such a configuration: PIL image → float tensor (3, H, W)."""
+    """The test-time transform of a configuration: PIL image → float tensor (3, H, W)."""
     return open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(**preprocess_config), is_train=False)
 
 
@@ -59,10 +59,10 @@ def load_model(name: str, pretrained: str | Path | None, device: torch.device) -
 
     `pretrained` is "default" (the shipped weights of "mini" and "photo", OpenAI's elsewhere),
     a tag of open_clip, a local file or a folder that holds one (state dict as .pt, .bin
-    or .safetensors, or OpenAI's TorchScript archive), "tag@file" for a file whose
-    training its tag tells, or None for random weights, the same each time.
-    Raises `ModelError` for an unknown name or tag, weights that do not fit, or a file of
-    which it is not known what it was trained with.
+    or .safetensors, or OpenAI's TorchScript archive), "tag@file" for a file that was
+    trained as the tag says, or None for random weights, the same each time.
+    Raises `ModelError` for an unknown name or tag, weights that do not fit, or a file
+    whose preprocessing or activation is unknown.
     """
     if name in OWN:
         loaded = _load_own(name, pretrained)
@@ -118,7 +118,7 @@ def _load_open_clip(name: str, pretrained) -> LoadedModel:
     text = open_clip.get_model_config(name)["text_cfg"]
     if foreign := text.get("hf_model_name") or text.get("hf_tokenizer_name"):
         raise ModelError(
-            f"backbone {name!r} reads text by {foreign}, without CLIP's tokens: no context can be put into its prompts; "
+            f"backbone {name!r} reads text with {foreign}, not CLIP's tokenizer, so its prompts cannot hold a context; "
             "choose one whose text tower is CLIP's own, such as RN50 or ViT-B-16"
         )
     path, training = (None, {}) if pretrained is None else find_weights(name, pretrained)
@@ -129,7 +129,7 @@ def _load_open_clip(name: str, pretrained) -> LoadedModel:
         model = _with_random_weights(lambda: open_clip.create_model(name, force_quick_gelu=quick_gelu, pretrained_text=False))
         tokenizer = open_clip.get_tokenizer(name)
     except (OSError, RuntimeError, ImportError) as error:
-        raise ModelError(f"backbone {name!r} needs files that could not be had: {error}") from error
+        raise ModelError(f"backbone {name!r} needs files that could not be loaded: {error}") from error
     if path is not None:
         _load_strictly(model, path, name)
     config = asdict(open_clip.transform.PreprocessCfg()) | dict(model.visual.preprocess_cfg) | training
@@ -137,13 +137,13 @@ def _load_open_clip(name: str, pretrained) -> LoadedModel:
 
 
 def _plain(name: str) -> str:
-    """A name as people remember it: without case and separators."""
+    """A name without case and separators, for matching."""
     return re.sub(r"[\W_]", "", name.lower())
 
 
 def _with_random_weights(build) -> torch.nn.Module:
-    """Call `build` with the same random stream each time, leaving the caller's alone."""
-    logging.disable(logging.WARNING)  # open_clip warns of random weights, also where others follow
+    """Call `build` with the same random stream each time, without touching the caller's."""
+    logging.disable(logging.WARNING)  # open_clip warns about random weights even if others are loaded next
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -157,7 +157,7 @@ def _load_strictly(model, path: Path, name: str) -> None:
     state = read_weights(path)
     try:
         state = open_clip.convert.convert_state_dict(model, state)
-    except Exception as error:  # of timm's filters
+    except Exception as error:  # whatever timm's filters raise
         raise ModelError(f"cannot convert weights from {path}: {error}") from error
     own = model.state_dict()
     if hasattr(model, "text") and "positional_embedding" in state:

@@ -19,14 +19,14 @@ MARKS = ("<start_of_text>", "<end_of_text>", "<|startoftext|>", "<|endoftext|>")
 
 
 def unmarked(text: str) -> str:
-    """`text` itself, or ValueError if it holds what a tokenizer reads as a text's start or end, for it would be cut there."""
+    """`text` itself, or ValueError if it holds a start- or end-of-text token, where the tokenizer would cut it."""
     if any(mark in text.lower() for mark in MARKS):
-        raise ValueError(f"{shorten(text, 100)!r} holds a tokenizer's mark of a text's start or end")
+        raise ValueError(f"{shorten(text, 100)!r} holds a start- or end-of-text token")
     return text
 
 
 def readable(class_name: str) -> str:
-    """A class name as it stands in a prompt: in Unicode's form NFC, with spaces for underscores. See `unmarked` for errors."""
+    """A class name as a prompt has it: Unicode form NFC, spaces for underscores. Raises ValueError as `unmarked` does."""
     return unicodedata.normalize("NFC", unmarked(class_name)).replace("_", " ").strip()
 
 
@@ -47,15 +47,15 @@ def check_position(position: str) -> str:
 def initial_context(
     box, init: str = "a", length: int = 1, n_classes: int | None = None, *, generator: torch.Generator
 ) -> torch.Tensor:
-    """The context from which tuning starts, (M, D) or, given `n_classes`, (C, M, D).
+    """The initial context, (M, D) or, given `n_classes`, (C, M, D).
 
-    `init` is a text whose tokens' embeddings are the start, repeated until there are
-    `length` (CBBT's released code: "a" for M = 1, "a photo" for 2, "a photo of a" for
-    4, 8 and 16), "random" for N(0, 0.02²) drawn from `generator` (CoOp, M = 16), or
+    `init` is a text whose token embeddings are repeated until there are `length`
+    (CBBT's released code: "a" for M = 1, "a photo" for 2, "a photo of a" for 4, 8
+    and 16), "random" for N(0, 0.02²) drawn from `generator` (CoOp, M = 16), or
     "zeros". Raises ValueError when the number of tokens does not divide `length`.
     """
     if length < 1:
-        raise ValueError(f"a context has at least one vector, got length {length}")
+        raise ValueError(f"a context needs at least one vector, got length {length}")
     if init == "random":
         context = 0.02 * torch.randn(length, box.context_dim, generator=generator)
     elif init == "zeros":

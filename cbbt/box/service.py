@@ -1,15 +1,15 @@
-"""Poorer services: the same model with less informative answers.
+"""Restricted services: the same model with less informative answers.
 
     half                features in half precision
-    int8                features of 8 bits an entry, with one scale for each vector
-    noise1e-2, -3       Gaussian noise on every feature, of this share of its entries' root
+    int8                features with 8 bits per entry and one scale per vector
+    noise1e-2, -3       Gaussian noise on every feature, as a fraction of its root
                         mean square, drawn anew for each answer
-    logits              no features of prompts: losses and logits of images alone
-    top5                losses alone, from the logits of the five highest classes, the others at the fifth
-    labels              the predicted label alone: a loss is the share of wrong labels
+    logits              no prompt features: only losses and logits of images
+    top5                only losses, from the logits of the top five classes, the others set to the fifth
+    labels              only the predicted label: a loss is the share of wrong labels
 
-Where no features are given, those of images remain: they represent the images in
-queries for losses. A prompt's features are sealed (`cbbt.box.access`).
+Image features are always given: they represent the images in queries for losses.
+Prompt features that are not given are sealed (`cbbt.box.access`).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from cbbt.seeding import generator_for
 
 @dataclass(frozen=True)
 class Service:
-    """gives: of features, logits, losses. noise: share of the root mean square that is added to features."""
+    """gives: some of features, logits, losses. noise: its size on features, as a fraction of their root mean square."""
 
     gives: frozenset[str]
     noise: float = 0.0
 
     @property
     def access(self) -> frozenset[str]:
-        """What it takes and gives: it takes what the model does."""
+        """What it takes, which is what the model takes, and what it gives."""
         return self.gives.union(TAKES)
 
 
@@ -54,10 +54,10 @@ SERVICES = {
 
 
 class PoorBox(BlackBox):
-    """A handle on a box's model that answers as the service `service` of `SERVICES` does, and is charged alike.
+    """A handle on a box's model that answers as the service `service` of `SERVICES` does, at the same cost.
 
     Noise is drawn from a generator that depends on `seed`, on what the handle's ledger has counted so far, and on how
-    many ledgers lie between it and `box`: a run that is resumed meets the noise that it would have met.
+    many ledgers lie between it and `box`: a resumed run gets the same noise as an uninterrupted one.
     """
 
     def __init__(self, box: BlackBox, service: str, seed: int):
@@ -91,13 +91,13 @@ class PoorBox(BlackBox):
         return super().losses(text.as_subclass(torch.Tensor), images, labels, offsets)
 
     def logits(self, text, images):
-        """Raises `ServiceRefused`, and counts nothing, where logits are not given."""
+        """Raises `ServiceRefused`, and counts nothing, if logits are not given."""
         if "logits" not in SERVICES[self.service].gives:
             raise ServiceRefused(f"the service {self.service!r} gives no logits")
         return super().logits(text.as_subclass(torch.Tensor), images)
 
     def _poorer(self, features: torch.Tensor, count: str) -> torch.Tensor:
-        """Features as the service gives them; `count`: what the ledger had counted before the question."""
+        """Features as the service gives them; `count`: what the ledger had counted before the query."""
         if self.service == "half":
             return features.half().float()
         if self.service == "int8":

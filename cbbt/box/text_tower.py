@@ -6,9 +6,9 @@ of its operations on padding and on repeating equal prefixes. In a *causal* towe
 a token sees only what comes before it, so
 
 - nothing after the end-of-text token needs to be computed;
-- `[SOS]` is the same for all prompts: computed once;
-- a class-shared context at the end position is the same for all classes:
-  computed once per context, not once per (context, class);
+- `[SOS]` is the same for all prompts and is computed once;
+- a class-shared context in front of the class name is the same for all classes
+  and is computed once per context, not once per (context, class);
 - in the last layer only the end-of-text position is read.
 
 A prompt is therefore a chain of *segments*, each an embedding block of shape
@@ -38,7 +38,7 @@ open_clip = lazy_loader.load("open_clip")
 
 
 class TextTower:
-    """The text half of an open_clip model, fed with context vectors.
+    """The text tower of an open_clip model, fed with context vectors.
 
     Args:
         model: an `open_clip.CLIP` or `CustomTextCLIP` with a token embedding.
@@ -53,7 +53,7 @@ class TextTower:
     def __init__(self, model, tokenizer, max_tokens: int | None = None):
         text = getattr(model, "text", model)
         if not hasattr(text, "token_embedding"):
-            raise ValueError(f"{type(text).__name__} has no token embedding, so no context can be put into it")
+            raise ValueError(f"{type(text).__name__} has no token embedding, so it cannot take a context")
         self.model, self.text = model, text
         self.pool = getattr(text, "text_pool_type", None) or getattr(text, "pool_type", "argmax")
         blocks = text.transformer.resblocks
@@ -64,7 +64,7 @@ class TextTower:
             and all(type(block) is open_clip.transformer.ResidualAttentionBlock for block in blocks)
         )
         self.context_dim = text.token_embedding.weight.shape[1]
-        # CoCa's last position is a class token's.
+        # CoCa's last position belongs to a class token.
         self.length = text.positional_embedding.shape[0] - (getattr(text, "cls_emb", None) is not None)
         self.max_tokens = max_tokens or self._tokens_at_once(blocks)
         self.tokens = Tokens(tokenizer, self.length)
@@ -75,7 +75,7 @@ class TextTower:
         # and a key and a value in each.
         weight = self.text.token_embedding.weight
         per_token = weight.element_size() * self.context_dim * (16 + 2 * len(blocks))
-        # More at once is no faster on a CPU, whose caches it leaves.
+        # Larger chunks are no faster on a CPU, as they overflow its caches.
         return chunk_size(weight.device, per_token, most=8192 if weight.device.type == "cpu" else None)
 
     def embed(self, ids) -> torch.Tensor:
@@ -96,13 +96,13 @@ class TextTower:
         return self.evaluate(*self.read(contexts, class_names, position))
 
     def read(self, contexts: torch.Tensor, class_names, position: str):
-        """What `evaluate` takes; whatever has to be refused is refused here, before it is counted."""
+        """What `evaluate` takes; every invalid input is refused here, before it is counted."""
         check_position(position)
         contexts = self._check_contexts(contexts, len(class_names))
         return contexts, self.tokens.names(class_names, contexts.shape[2], position), position
 
     def evaluate(self, contexts: torch.Tensor, names: list[list[int]], position: str) -> torch.Tensor:
-        """The features that `encode` promises."""
+        """The features that `encode` returns."""
         by_length: dict[int, list[int]] = {}
         for index, ids in enumerate(names):
             by_length.setdefault(len(ids), []).append(index)
@@ -143,13 +143,13 @@ class TextTower:
         rows = []
         for block in contexts.split(max(1, self.max_tokens // (1 + length))):
             before, after = block[:, :, :half], block[:, :, half:]
-            # What no class has a part in is evaluated once for all classes.
+            # Segments without a class name are evaluated once for all classes.
             past = [[] for _ in self.text.transformer.resblocks]
             for segment in _merge([start, before] if shared else [start]):
                 past, _ = self._evaluate(past, segment)
             columns = []
             for group, ids in groups:
-                # Names behind a context differ with it; names in front are the same for all.
+                # Names after a context depend on it; names in front are the same for all contexts.
                 names = self.embed(ids)[None].expand(len(block) if half else 1, -1, -1, -1)
                 rest = [names, after, stop] if shared else [before[:, group], names, after[:, group], stop]
                 columns.append(self._finish(past, rest, len(block), len(group)))
@@ -157,7 +157,7 @@ class TextTower:
         return torch.cat(rows)
 
     def _finish(self, past, segments, n: int, c: int) -> torch.Tensor:
-        """Features (n, c, E) of the prompts that go on from `past` with `segments`, as many at once as fit."""
+        """Features (n, c, E) of the prompts that continue `past` with `segments`, as many at once as fit into memory."""
         per_prompt = sum(segment.shape[2] for segment in segments)
         class_step = max(1, min(c, self.max_tokens // per_prompt))
         context_step = max(1, self.max_tokens // (per_prompt * class_step))
@@ -217,7 +217,7 @@ class TextTower:
         half = {"end": length, "middle": length // 2, "front": 0}[position]
         prompts = []
         for ids in name_ids.tolist():
-            # Any ordinary token may hold the places of the context vectors.
+            # Any ordinary token will do as a placeholder for the context vectors.
             tokens = [self.start] + self.stop[:1] * half + ids + self.stop[:1] * (length - half)
             prompts.append(tokens + self.tokens.stop_behind(position) + [self.end])
         device = contexts.device
@@ -238,7 +238,7 @@ class TextTower:
 
 @contextlib.contextmanager
 def _replaced_embeddings(embedding, context, places):
-    """While open, the tokens at `places` are embedded as the rows of `context`."""
+    """In the block, the tokens at `places` are embedded as the rows of `context`."""
 
     def replace(module, inputs, output):
         output = output.clone()
@@ -278,7 +278,7 @@ def _part(tensor: torch.Tensor, axis: int, start: int, step: int) -> torch.Tenso
 
 
 def _query_key_value(block, x):
-    """Queries, keys and values, each (heads, n, c, length, head width): heads first, by one copy here and none behind it."""
+    """Queries, keys and values, each (heads, n, c, length, head width): the one copy that puts heads first is made here."""
     attention = block.attn
     projected = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
     projected = projected.unflatten(-1, (3, attention.num_heads, attention.head_dim))

@@ -1,14 +1,14 @@
-"""From texts to token ids, with nothing lost on the way.
+"""From texts to token ids, with no silent truncation.
 
 open_clip's tokenizers cut off what does not fit into the text tower, so that two long
-sentences may become one; here it is refused. And a tokenizer made of English has words of
-other scripts only as letters or bytes, which a text tower trained on English hardly ever
-met: such words are named once, as are those that a small model's tokenizer says it never met.
+sentences may become equal; here they are refused. A tokenizer made for English splits words
+of other scripts into letters or bytes, which a text tower trained on English has hardly ever
+seen: a warning names such words once, and those that a small model's vocabulary lacks.
 
-A name and the full stop behind it are read as one text, as in CoOp's and CBBT's released
+A name and the full stop after it are tokenized together, as in CoOp's and CBBT's released
 code: CLIP's tokenizer has a token for ".." that is not two of ".", so a name that ends in
-"St." makes another prompt than its tokens and a full stop's. Only where a context stands
-between them are they read apart.
+"St." gives another prompt than its own tokens followed by that of ".". Only where a context
+stands between them are they tokenized separately.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ class Tokens:
         self.tokenizer, self.length = tokenizer, length
         self.start, self.end = tokenizer.sot_token_id, tokenizer.eot_token_id
         self.stop = tokenizer.encode(".")
-        # Class name → its ids, and those with its full stop: the same names come at every step.
+        # Class name → its ids, and those with its full stop; cached, as every step has the same names.
         self._known: dict[str, tuple[list[int], list[int]]] = {}
-        self._met: set[str] = set()  # words that were looked at
+        self._met: set[str] = set()  # words already checked
 
     def ids(self, text: str) -> list[int]:
         """All ids of a text, without start and end of text. Raises ValueError for a text that holds either."""
         ids = self.tokenizer.encode(unmarked(text))
         if self.start in ids or self.end in ids:
-            raise ValueError(f"{text!r} holds a tokenizer's mark of a text's start or end")
+            raise ValueError(f"{text!r} holds a start- or end-of-text token")
         return ids
 
     def stop_behind(self, position: str) -> list[int]:
-        """Ids of the full stop behind a context; none where the class name is there and has it already."""
+        """Ids of the full stop after a context; none if the class name comes last and includes it."""
         return [] if position == "end" else self.stop
 
     def names(self, class_names, context_length: int, position: str) -> list[list[int]]:
-        """Ids of class names for prompts with so many context vectors; at the position "end" with the full stop.
+        """Ids of class names for prompts with `context_length` context vectors; at the position "end" with the full stop.
 
         Raises ValueError for a name without a token or with too many.
         """
@@ -71,7 +71,7 @@ class Tokens:
                     f"only {max(room, 0)} fit into the text tower's {self.length} positions"
                 )
             if not alone:
-                raise ValueError(f"class name {name!r} holds no token")
+                raise ValueError(f"class name {name!r} has no token")
         return [self._known[name][closed] for name in class_names]
 
     def sentences(self, texts: list[str]) -> torch.Tensor:
@@ -90,14 +90,14 @@ class Tokens:
         words = {word.strip(punctuation) for text in texts if not text.isascii() for word in text.split()} - self._met
         if spelled := sorted(filter(self._is_spelled, words)):
             warnings.warn(
-                f"the tokenizer has {_first(spelled)} not as words but as letters or bytes, "
-                "which a model trained on English does not understand: expect chance, or give class_names in English",
+                f"the tokenizer splits {_first(spelled)} into letters or bytes, "
+                "which a model trained on English does not understand: expect chance accuracy, or give class_names in English",
                 stacklevel=5,
             )
         if hasattr(self.tokenizer, "knows"):
             met = {word.lower() for text in texts for word in re.findall(r"[^\W_]+", text)} - self._met
             if unknown := sorted(word for word in met if not self.tokenizer.knows(word)):
-                warnings.warn(f"the model never met {_first(unknown)}: expect little of such names", stacklevel=5)
+                warnings.warn(f"the model never met {_first(unknown)}: expect low accuracy for such names", stacklevel=5)
             words |= met
         self._met |= words
 

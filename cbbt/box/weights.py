@@ -1,11 +1,11 @@
-"""What `pretrained` names: the file, and what the weights in it were trained with.
+"""Weights named by `pretrained`: the file, and the preprocessing and activation it was trained with.
 
-A file of weights holds neither mean, deviation and resizing of its images nor its
-activation, and the published tags of one architecture differ in them. With those of
-another tag every number is wrong and nothing looks broken, so a file is taken only
-where they are known: by a tag named with it ("tag@file"), by the `open_clip_config.json`
-beside it, by the tags of its architecture where all agree (a TorchScript archive shows
-its activation, which leaves fewer tags), or because the architecture has no tag.
+A weights file holds neither the mean, standard deviation and resizing of its images nor
+its activation, and the published tags of one architecture differ in them. With the wrong
+ones every number is wrong and nothing looks broken, so a file is accepted only if they are
+known: from a tag given with it ("tag@file"), from the `open_clip_config.json` beside it,
+from the architecture's tags if all agree (a TorchScript archive shows its activation,
+which leaves fewer tags), or because the architecture has no tag.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ open_clip = lazy_loader.load("open_clip")
 timm = lazy_loader.load("timm")
 
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
-CONFIG = "open_clip_config.json"  # as open_clip writes it for the hub
-# What TorchScript archives hold beside weights.
+CONFIG = "open_clip_config.json"  # the name that open_clip uses on the hub
+# What TorchScript archives hold besides weights.
 ARCHIVE_EXTRAS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
-# Parts of an architecture's description that act in training alone.
+# Parts of an architecture's description that matter only in training.
 TRAINING_ONLY = ("patch_dropout", "timm_drop", "timm_drop_path", "timm_model_pretrained", "hf_model_pretrained")
 CHOICES = {"interpolation": ("bicubic", "bilinear"), "resize_mode": ("shortest", "longest", "squash")}
 PREPROCESSING = ("mean", "std", *CHOICES)
@@ -35,7 +35,7 @@ HUB = f"take open_clip_model.safetensors (or open_clip_pytorch_model.bin) and {C
 
 
 class ModelError(ValueError):
-    """A model name or weights that cannot be served; the text names the choices."""
+    """A model name or weights that cannot be used; the message names the choices."""
 
 
 def weights_file(pretrained: str | Path | None) -> Path | None:
@@ -51,16 +51,16 @@ def _tag_and_path(pretrained) -> tuple[str | None, str]:
 
 
 def _files(path: str) -> list[Path]:
-    """The file itself, or the files of weights in a folder."""
+    """The file itself, or the weights files in a folder."""
     if os.path.isdir(path):
         return sorted(file for file in Path(path).glob("[!.]*") if file.suffix.lower() in SUFFIXES)
     return [Path(path)] if os.path.isfile(path) else []
 
 
 def find_weights(name: str, pretrained: str | Path) -> tuple[Path, dict]:
-    """The file, fetched if it is a tag's, and what its weights were trained with.
+    """The file, downloaded if a tag is given, and what its weights were trained with.
 
-    The latter are `quick_gelu` and, where known, keys of open_clip's PreprocessCfg. Raises ModelError.
+    The latter: `quick_gelu` and, where known, keys of open_clip's PreprocessCfg. Raises ModelError.
     """
     tags = {tag: _tag_training(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)}
     if str(pretrained) in tags:
@@ -95,7 +95,7 @@ def _tag_training(name: str, tag: str) -> dict:
 
 
 def _training(name: str, path: Path, tag: str | None, tags: dict[str, dict]) -> dict:
-    """What the weights in a file were trained with, or ModelError where that is not known."""
+    """What the weights in a file were trained with, or ModelError if that is unknown."""
     code = _activation_in_code(path) if is_torchscript(path) else {}
     config = path.with_name(CONFIG)
     if tag is not None:
@@ -109,7 +109,7 @@ def _training(name: str, path: Path, tag: str | None, tags: dict[str, dict]) -> 
     fitting = {source: claim for source, claim in claims.items() if claim == claim | code}
     if not fitting:
         computed = "QuickGELU" if code["quick_gelu"] else "GELU"
-        raise ModelError(f"the archive {path} computes {computed}, and {', '.join(claims)} of {name!r} the other activation")
+        raise ModelError(f"the archive {path} uses {computed}, but {', '.join(claims)} of {name!r} the other activation")
     first, *others = fitting.values()
     differing = [key for key in first if any(other.get(key) != first[key] for other in others)]
     if differing:
@@ -121,7 +121,7 @@ def _training(name: str, path: Path, tag: str | None, tags: dict[str, dict]) -> 
 
 
 def _read_config(path: Path, name: str) -> dict:
-    """What a configuration of open_clip's hub format says; ModelError if it is broken or of another architecture."""
+    """The content of a configuration in open_clip's hub format; ModelError if it is broken or for another architecture."""
     own = open_clip.get_model_config(name)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -133,7 +133,7 @@ def _read_config(path: Path, name: str) -> dict:
         training = {
             "quick_gelu": bool(model.get("quick_gelu", False)),
             **{key: tuple(map(float, images[key])) for key in ("mean", "std")},
-            "interpolation": images.get("interpolation") or "bicubic",  # open_clip's own, where it is left out
+            "interpolation": images.get("interpolation") or "bicubic",  # open_clip's default
             "resize_mode": images.get("resize_mode") or "shortest",
         }
         known = all(training[key] in choices for key, choices in CHOICES.items())
@@ -142,12 +142,12 @@ def _read_config(path: Path, name: str) -> dict:
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelError(f"cannot use {path}: expected open_clip's model_cfg and preprocess_cfg, got {error!r}") from error
     if other:
-        raise ModelError(f"{path} describes another architecture than {name!r}: {', '.join(other)} differ")
+        raise ModelError(f"{path} is for another architecture than {name!r}: {', '.join(other)} differ")
     return training
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is an archive with code in it, as OpenAI's are."""
+    """Whether a file is an archive that contains code, like OpenAI's."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -162,13 +162,13 @@ def _activation_in_code(path: Path) -> dict:
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict in a file, bare of what training wraps around it. Raises ModelError."""
+    """The state dict in a file, without training wrappers. Raises ModelError."""
     try:
         if is_torchscript(path):
             state = torch.jit.load(path, map_location="cpu").state_dict()
             return {key: value for key, value in state.items() if key not in ARCHIVE_EXTRAS}
         state = timm.models.load_state_dict(str(path), use_ema=False, weights_only=True)
-        # torch.compile names its wrapper at any depth, DistributedDataParallel in front.
+        # torch.compile's prefix may occur at any depth, DistributedDataParallel's only in front.
         state = {re.sub(r"^(module\.)+", "", key.replace("_orig_mod.", "")): value for key, value in state.items()}
     except Exception as error:  # torch, pickle, zip and safetensors each raise their own
         pointer = path.read_bytes()[:40].startswith(b"version https://git-lfs")

@@ -1,9 +1,9 @@
-"""How tensors travel between a served box and those who ask it: safetensors, never pickle.
+"""The wire format between a served box and its clients: safetensors, never pickle.
 
-A message is one safetensors file: named tensors, and in its header the words that go
-with them, as JSON. Pixels come from eight bits a colour and shrink to two fifths under
-zstandard's fastest level; contexts and features shrink by a tenth at most, and travel as they
-are (measured by `benchmarks/remote.py`).
+A message is one safetensors file: named tensors, and in its header JSON fields (`words`).
+Pixels have eight bits a channel and shrink to two fifths under zstandard's fastest level;
+contexts and features shrink by a tenth at most, and are sent uncompressed (measured by
+`benchmarks/remote.py`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import zstandard
 from safetensors.torch import load, save
 
 MEDIA_TYPE = "application/vnd.safetensors"
-FINGERPRINT = "X-Box-Fingerprint"  # header of an answer: which model gave it
-# Attributes of a box that a server tells as they are.
+FINGERPRINT = "X-Box-Fingerprint"  # response header: which model answered
+# Attributes of a box that a server reports unchanged.
 FACTS = ("name", "context_dim", "embed_dim", "image_size", "image_token_dim", "preprocess_config", "logit_scale")
-KINDS = {"F32": torch.float32, "I64": torch.int64}  # of numbers that a message may hold
+KINDS = {"F32": torch.float32, "I64": torch.int64}  # dtypes that a message may hold
 
 
 class WireError(ValueError):
-    """What arrived is no message."""
+    """The data received is not a valid message."""
 
 
 def pack(tensors: dict[str, torch.Tensor], words: dict | None = None) -> bytes:
@@ -35,7 +35,7 @@ def pack(tensors: dict[str, torch.Tensor], words: dict | None = None) -> bytes:
 def unpack(body: bytes) -> tuple[dict[str, torch.Tensor], dict]:
     """Tensors and words of a message. Raises `WireError` for anything else."""
     try:
-        # safetensors checks what the header says against what is there; before, nothing of its size is believed.
+        # safetensors checks the header against the data before it allocates anything of the size that the header claims.
         names = load(body)
         header = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])
         words = json.loads(header.get("__metadata__", {}).get("words", "{}"))
@@ -50,12 +50,12 @@ def unpack(body: bytes) -> tuple[dict[str, torch.Tensor], dict]:
 
 
 def compressed(body: bytes) -> bytes:
-    """`body` by zstandard's fastest level; its header says how long it was."""
+    """`body` compressed at zstandard's fastest level; the header holds its original length."""
     return zstandard.ZstdCompressor(level=1).compress(body)
 
 
 def expanded(body: bytes, limit: int) -> bytes:
-    """Undo `compressed`; `WireError` for what is not, or says that it is longer than `limit` bytes."""
+    """Undo `compressed`; `WireError` for other data, or if its header says more than `limit` bytes."""
     try:
         length = zstandard.frame_content_size(body)
         if not 0 <= length <= limit:

@@ -2,10 +2,10 @@
 
 "cbbt" is the released code's (facts read in github.com/guozix/cbbt): at random
 either a resized crop (scale 0.5–1, bicubic) or the whole image squashed to the
-square with one rectangle of a random colour. Its middle is any pixel and its side 0.4 of
-the image's, but the border cuts it, so what is seen of a side is 0.2 to 0.4. Then a mirror
-image with probability one half. "crop" is the resized crop alone, with the mirror. "none" is the
-test-time transform. Images whose class a mirror would change are not mirrored.
+square with one rectangle of a random colour. The rectangle's centre is any pixel and its
+side 0.4 of the image's; it is clipped at the border, so the visible side is 0.2 to 0.4.
+Then a horizontal flip with probability 0.5. "crop" is the resized crop alone, with the flip.
+"none" is the test-time transform. Images whose class a flip would change are not flipped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ open_clip = lazy_loader.load("open_clip")
 torchvision = lazy_loader.load("torchvision")
 
 AUGMENTATIONS = ("cbbt", "crop", "none")
-RECTANGLE = 0.4  # side of the coloured rectangle before the border cuts it, as a share of the image's
+RECTANGLE = 0.4  # side of the coloured rectangle before clipping, as a fraction of the image's
 
 
 class Augmentation:
@@ -28,14 +28,14 @@ class Augmentation:
 
     Args:
         preprocess_config: a box's `preprocess_config`. kind: one of `AUGMENTATIONS`.
-        mirror: whether a mirrored image keeps its class.
+        mirror: whether a flipped image keeps its class.
 
     Raises ValueError for another kind.
     """
 
     def __init__(self, preprocess_config: dict, kind: str, mirror: bool):
         if kind not in AUGMENTATIONS:
-            raise ValueError(f"augmentation {kind!r} unknown, choose from {', '.join(AUGMENTATIONS)}")
+            raise ValueError(f"augmentation {kind!r} is unknown, choose from {', '.join(AUGMENTATIONS)}")
         config = open_clip.transform.PreprocessCfg(**preprocess_config)
         self.kind, self.mirror, self.mean, self.std = kind, mirror, config.mean, config.std
         self.side = config.size if isinstance(config.size, int) else config.size[0]
@@ -61,7 +61,7 @@ class Augmentation:
 
 
 def example_views(task, preprocess_config: dict, kind: str, generator: torch.Generator, n: int = 10) -> list[np.ndarray]:
-    """The first training shot of a task as pictures (H, W, 3) in [0, 1]: the test transform's, then n − 1 views."""
+    """The first training shot of a task as pictures (H, W, 3) in [0, 1]: one by the test transform, then n − 1 views."""
     plain, augmented = (Augmentation(preprocess_config, each, task.mirror) for each in ("none", kind))
     image = task.train[0].image()
     views = [plain(image, generator)] + [augmented(image, generator) for _ in range(n - 1)]
@@ -74,7 +74,7 @@ def _uniform(generator: torch.Generator) -> float:
 
 
 def _stretch(side: int, generator: torch.Generator) -> slice:
-    """What the image has of a stretch around any of its pixels; both ends belong to it, as in PIL's rectangles."""
+    """A stretch around a random pixel, clipped to the image; both ends are included, as in PIL's rectangles."""
     middle, half = int(torch.randint(side, (), generator=generator)), round(RECTANGLE * side) // 2
     return slice(max(middle - half, 0), middle + half + 1)
 
@@ -89,6 +89,6 @@ def _crop(height: int, width: int, generator: torch.Generator, scale=(0.5, 1.0),
             top = int(_uniform(generator) * (height - h + 1))
             left = int(_uniform(generator) * (width - w + 1))
             return top, left, h, w
-    # A long strip: the middle, as wide or high as the ratio allows.
+    # A very elongated image: the centre, as wide or high as the ratio allows.
     w, h = min(width, round(height * ratio[1])), min(height, round(width / ratio[0]))
     return (height - h) // 2, (width - w) // 2, h, w

@@ -1,9 +1,9 @@
 """Benchmarks in the folder layout of CoOp, with CoOp's splits.
 
 Nine benchmarks come with a fixed `split_zhou_*.json`; FGVC Aircraft has official
-lists; ImageNet is walked in sorted order. Nothing is ever split anew here: a
-missing list is an error. (CoOp draws a random split and saves it when the file is
-absent.) See `cards` for the table and github.com/KaiyangZhou/CoOp for the origin.
+lists; ImageNet's folders are read in sorted order. No new split is ever made: a missing
+list is an error. (CoOp draws a random split and saves it when the file is absent.)
+See `cards` for the table and github.com/KaiyangZhou/CoOp for the origin.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .names import nfc
 from .task import DataError, Item, Task
 
 SPLITS = ("train", "val", "test")
-UNPRINTABLE = re.compile("[\0\ud800-\udfff]")  # JSON may hold them; they cannot be in a path
+UNPRINTABLE = re.compile("[\0\ud800-\udfff]")  # possible in JSON, but not in a path
 
 
 def read_benchmark(card: Card, root) -> Task:
-    """The benchmark of `card` below the data folder `root`, with CoOp's full splits.
+    """The benchmark of `card` in the data folder `root`, with CoOp's full splits.
 
     Images are not opened, and files of a split list need not exist yet: a missing
-    one is reported when it is drawn or opened, all of them by `check_data`.
+    one is reported when it is drawn or opened; `check_data` reports all.
     Raises `DataError` when a list or the images' folder is missing or malformed.
     """
     require_lists(card, root)
@@ -44,16 +44,16 @@ def require_lists(card: Card, root) -> None:
     folder = Path(root) / card.folder
     if not os.path.isdir(folder):
         raise DataError(
-            f"{card.name} is not below {root}{instead(root, card)}: expected the folder {card.layout()}. Images: {card.by_hand}. "
+            f"{card.name} is not in {root}{instead(root, card)}: expected the folder {card.layout()}. Images: {card.by_hand}. "
             f"Lists: {SPLIT_SOURCES}. cbbt.check_data({str(root)!r}) says what each benchmark lacks."
         )
     for name in card.lists:
         if not os.path.isfile(folder / name):
             raise DataError(
-                f"{card.name}: the list {folder / name} is missing. It says which images CoOp trains and tests on; "
-                f"no other split is put in its place. Get it from {SPLIT_SOURCES}; for most benchmarks "
-                "cbbt.download_data(name, root) does. load_task(..., split='torchvision') asks for torchvision's "
-                "split, which is another one, by name."
+                f"{card.name}: the list {folder / name} is missing. It says which images CoOp trains and tests on, "
+                f"and no other split replaces it. Get it from {SPLIT_SOURCES}, for most benchmarks by "
+                "cbbt.download_data(name, root). load_task(..., split='torchvision') selects torchvision's "
+                "split, which is a different one."
             )
     if not os.path.isdir(card.image_root(root)):
         found = instead(folder, card)
@@ -61,7 +61,7 @@ def require_lists(card: Card, root) -> None:
 
 
 def instead(folder, card: Card, cutoff: float = 0.0) -> str:
-    """For an error text: folders that lie in `folder`, those named most like the benchmark first; empty if there are none."""
+    """For an error message: folders in `folder`, those named most like the benchmark first; empty if there are none."""
 
     def likeness(name: str) -> float:
         plain = re.sub(r"\W|_", "", name.lower())
@@ -73,7 +73,7 @@ def instead(folder, card: Card, cutoff: float = 0.0) -> str:
     except OSError as error:
         return f" ({error.strerror})"
     likely = sorted((name for name in names if likeness(name) >= cutoff), key=likeness, reverse=True)
-    return f" (there: {', '.join(likely[:5])}; rename it if one of these is meant)" if likely else ""
+    return f" (found: {', '.join(likely[:5])}; rename it if it is one of these)" if likely else ""
 
 
 def read_split_file(card: Card, root) -> Task:
@@ -114,7 +114,7 @@ def read_split_file(card: Card, root) -> Task:
 
 
 def _claim(home: dict[str, str], key: str, split: str, where: str) -> None:
-    """Enter the split of an image into `home`; `DataError` if it has one already."""
+    """Record the split of an image in `home`; `DataError` if it has one already."""
     if key in home:
         twice = "twice" if home[key] == split else f"in {home[key]} as well"
         raise DataError(f"{where}: {key} is {twice}; an image belongs to one split, once")
@@ -122,11 +122,11 @@ def _claim(home: dict[str, str], key: str, split: str, where: str) -> None:
 
 
 def _refuse_shared_names(names: dict[int, str], file: Path) -> None:
-    # Two classes with one prompt cannot be told apart.
+    # Two classes with the same prompt cannot be told apart.
     first: dict[str, int] = {}
     for label, name in names.items():
         if first.setdefault(name, label) != label:
-            raise DataError(f"{file}: the labels {first[name]} and {label} have one name, {name!r}")
+            raise DataError(f"{file}: the labels {first[name]} and {label} have the same name, {name!r}")
 
 
 def _checked_entry(entry, where: str) -> tuple[str, int, str]:
@@ -137,7 +137,7 @@ def _checked_entry(entry, where: str) -> tuple[str, int, str]:
     if plain in ("", ".") or plain.startswith("/") or "\\" in path or ".." in path.split("/"):
         raise DataError(f"{where}: {path!r} leaves the images' folder; expected a path below it, with / and no ..")
     if UNPRINTABLE.search(path + class_name):
-        raise DataError(f"{where}: a path or name that no file system holds, got {entry!r}")
+        raise DataError(f"{where}: the path or name has characters that no file system allows, got {entry!r}")
     if label < 0 or not class_name.strip():
         raise DataError(f"{where}: expected a label from 0 and a class name that is not empty, got {entry!r}")
     return plain, label, nfc(class_name)
@@ -167,10 +167,10 @@ def _read_fgvc(card: Card, root: Path) -> Task:
 
 
 def _read_imagenet(card: Card, root: Path) -> Task:
-    """Class folders in sorted order; images/val is the test split and nothing is left for validation.
+    """Class folders in sorted order; images/val is the test split and there is no validation split.
 
     CoOp lists the images of a class in the order of the file system, so its few-shot
-    sets differ between machines; here they are sorted, and so the same everywhere.
+    sets differ between machines; here they are sorted and the same everywhere.
     """
     file, images = root / card.folder / "classnames.txt", card.image_root(root)
     names = dict(line.split(" ", 1) for line in _lines(file) if " " in line)
@@ -205,7 +205,7 @@ def _lines(file: Path) -> list[str]:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")  # some editors put a mark in front
+        return file.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not text in UTF-8: {error}. Get it again from {SPLIT_SOURCES}.") from error
     except OSError as error:

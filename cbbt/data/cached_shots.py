@@ -1,10 +1,10 @@
-"""Few-shot sets that CoOp or BlackVIP left on disk, read without trusting them.
+"""Few-shot sets that CoOp or BlackVIP left on disk, unpickled safely.
 
 Both write `<folder>/split_fewshot/shot_{k}-seed_{s}.pkl`, a pickle of lists of
-Dassl's `Datum` with absolute paths of the machine that wrote it. A pickle may run
-any code when it is read plainly; here one class alone, under its two paths, is
-turned into a plain stub and every other global is refused. Images are found again
-below today's root and must be of the same split and label. Nothing is written.
+Dassl's `Datum` with absolute paths of the machine that wrote it. Unpickling can run
+any code; here only that class, under its two paths, is read, into a plain stub, and
+every other global is refused. Images are looked up in the current root and must have
+the same split and label. Nothing is written.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ DATUM_MODULES = ("dassl.data.datasets.base_dataset", "my_dassl.data.datasets.bas
 
 
 class Datum:
-    """Stands for Dassl's Datum: it only holds what the pickle assigns to it."""
+    """Replaces Dassl's Datum: it only holds what the pickle assigns to it."""
 
 
 class _DatumUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         if module in DATUM_MODULES and name == "Datum":
             return Datum
-        raise pickle.UnpicklingError(f"refused the global {module}.{name}; only Datum of Dassl is read")
+        raise pickle.UnpicklingError(f"refused the global {module}.{name}; only Dassl's Datum is allowed")
 
 
 def read_cached_shots(card: Card, root, task: Task, shots: int, seed: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """(train items, val items) as cached for `shots` and `seed`, in the cache's order.
 
     `task` holds the full splits of `card`; cached images are looked up in them by
-    their path below the images' folder. The cache of ImageNet has no val.
+    their path in the images' folder. The cache of ImageNet has no val.
     Raises `DataError` when there is no such cache, when it holds anything but
     lists of Datum, or an image that is not in the split with that label.
     """
     file = located(root, "root") / card.folder / "split_fewshot" / f"shot_{shots}-seed_{seed}.pkl"
     if not file.is_file():
-        raise DataError(f"{card.name}: no cached shots at {file}; leave out cached_shots to draw them by CoOp's rule")
+        raise DataError(f"{card.name}: no cached shots at {file}; omit cached_shots to draw them by CoOp's rule")
     try:
         with file.open("rb") as stream:
             content = _DatumUnpickler(stream).load()

@@ -20,10 +20,10 @@ SPLIT_SOURCES = (
 
 @dataclass(frozen=True)
 class Card:
-    """What is known of one benchmark before its data are seen.
+    """The fixed facts of one benchmark.
 
-    `folder` lies below the data root and `images` below the folder; paths in a
-    split are relative to `images`. `lists` are the files below the folder that
+    `folder` is relative to the data root and `images` to the folder; paths in a
+    split are relative to `images`. `lists` are the files in the folder that
     say which image belongs to which class and split. `train`, `val`, `test` are
     numbers of images; `template` has `{}` for the class name; `epochs` is CBBT's.
     """
@@ -41,13 +41,13 @@ class Card:
     origin: str  # of the split
     paper: str
     by_hand: str  # how to get the images
-    licence: str = ""  # of the images, where it is one
+    licence: str = ""  # of the images, if they have one
 
     def image_root(self, root) -> Path:
         return Path(root) / self.folder / self.images
 
     def layout(self) -> str:
-        """The files below the data root, in words."""
+        """The expected files in the data root, in words."""
         return f"{self.folder}/ with " + ", ".join((*self.lists, f"{self.images or 'cars_train, cars_test'}/"))
 
 
@@ -103,7 +103,7 @@ CARDS = {
             "a photo of a {}.", 40, "official Training_01 and Testing_01; the former 80/20 by CoOp",
             "Xiao et al., CVPR 2010",
             "the addresses on vision.princeton.edu (SUN397.tar.gz, 37 GB, and Partitions.zip) answer only in part or "
-            "not at all; get SUN397.tar.gz from a mirror; Partitions.zip is not needed beside the split file",
+            "not at all; get SUN397.tar.gz from a mirror; Partitions.zip is not needed with the split file",
         ),
         Card(
             "dtd", "dtd", "images", ("split_zhou_DescribableTextures.json",), 47, 2820, 1128, 1692,

@@ -13,15 +13,15 @@ from .benchmarks import instead, read_benchmark
 from .cards import CARDS, SPLIT_SOURCES, Card
 from .task import DataError, Task, located
 
-NAMED = 5  # files a report names; the rest is counted
+NAMED = 5  # files that a report names; the rest are only counted
 
 
 @dataclass(frozen=True)
 class DataReport:
-    """What was found of one benchmark.
+    """The state of one benchmark on disk.
 
     `state` is ready, incomplete or absent; `present` of `expected` image files
-    exist; `missing` and `broken` name the first few by their path below the
+    exist; `missing` and `broken` name the first few by their path in the
     images' folder (`broken` only when images were opened); `note` says what is
     unusual and `todo` what to do.
     """
@@ -42,7 +42,7 @@ def check_data(root, names=None, *, verify_images: bool = False, progress: bool 
 
     Every image file of the three splits is looked for; with `verify_images` every
     one is also opened and decoded, and corrupt or truncated ones are named and
-    counted. Below a `root` that is no folder all are absent, and the note says so.
+    counted. If `root` is not a folder, all are absent, and the note says so.
     Raises `DataError` for an unknown name.
     """
     root = located(root, "root")
@@ -72,7 +72,7 @@ def _report(card: Card, root: Path, verify_images: bool, progress: bool) -> Data
     items = task.train + task.val + task.test
     missing, broken = [], []
     for item in tqdm(items, desc=card.name, unit="image", leave=False, disable=not progress):
-        if not os.path.isfile(item.path):  # also False for a name that the file system refuses
+        if not os.path.isfile(item.path):  # also False for a name that the file system does not allow
             missing.append(item.key)
         elif verify_images and not _opens(item):
             broken.append(item.key)

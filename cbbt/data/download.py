@@ -1,13 +1,13 @@
-"""Images of benchmarks that can still be fetched, and CoOp's splits, into the user's data folder.
+"""Download of benchmark images, where still available, and CoOp's splits into the user's data folder.
 
 Addresses and MD5 sums of the archives are those of torchvision 0.29. CoOp's
 `split_zhou_*.json` come from github.com/linzhiqiu/cross_modal_adaptation (MIT, Lin et
 al., CVPR 2023); one that is already beside the images is kept as it is.
 
-An archive arrives under a temporary name and is renamed when its size and sum are
-right; it is unpacked in a hidden folder and moved into place last, so that an
-images' folder that exists is complete. A call after a failure goes on where the
-last one stopped.
+An archive is downloaded under a temporary name and renamed when its size and sum are
+right; it is unpacked in a hidden folder and moved into place last, so an images'
+folder that exists is complete. A call after a failure resumes where the last one
+stopped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .task import DataError, located
 
 BLOCK = 1 << 20  # bytes
 TIMEOUT = 60  # seconds without an answer
-PASSING = (408, 425, 429)  # refusals that a later call may not meet
+PASSING = (408, 425, 429)  # temporary refusals: a later call may succeed
 DISK = (errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EROFS)
 
 
@@ -42,7 +42,7 @@ DISK = (errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EROFS)
 class Source:
     """Where a benchmark comes from, each file as (address, MD5 or None).
 
-    `files` hold the images; their folder `inner` becomes the benchmark's. `lists` are put into it as they are.
+    `files` hold the images; their folder `inner` becomes the benchmark's. `lists` are copied into it unchanged.
     """
 
     files: tuple[tuple[str, str | None], ...]
@@ -108,12 +108,12 @@ SOURCES = {
 
 
 def download_data(name: str, root, *, source: Source | None = None, progress: bool = True) -> Path:
-    """Fetch what benchmark `name` lacks in `root`, images and CoOp's split; returns its folder, in CoOp's layout.
+    """Download what benchmark `name` lacks in `root`, images and CoOp's split; returns its folder, in CoOp's layout.
 
-    An images' folder or a split file that is there already stays as it is. `source`
-    replaces the addresses of `SOURCES`, for a mirror. Raises `DataError` for images that
-    cannot be fetched, a failed or damaged download, a root that cannot be written or
-    a full disk; the text says what to do by hand.
+    An existing images' folder or split file is left unchanged. `source` replaces the
+    addresses of `SOURCES`, for a mirror. Raises `DataError` for images that cannot be
+    downloaded, a failed or damaged download, a root that cannot be written or a full
+    disk; the message says what to do by hand.
     """
     if name not in tuple(CARDS):
         raise DataError(f"no benchmark is called {name!r}: choose from {', '.join(CARDS)}")
@@ -129,7 +129,7 @@ def download_data(name: str, root, *, source: Source | None = None, progress: bo
     except OSError as error:
         raise DataError(
             f"{name}: cannot write to {folder}: {error}. Make room or choose another root, then call again; "
-            "what has arrived is kept."
+            "finished downloads are kept."
         ) from error
     return folder
 
@@ -147,7 +147,7 @@ def _fetch_images(card: Card, source: Source, folder: Path, progress: bool) -> N
 
 
 def _fetch(card: Card, address: str, md5: str | None, place: Path, progress: bool, by_hand: str) -> Path:
-    """The file of `address` in `place`, whole and checked, unless it is there; a part that is there is continued."""
+    """The file of `address` in `place`, complete and checked; an existing file is kept, a partial one resumed."""
     target = place / address.rpartition("/")[2]
     if target.is_file():
         return target
@@ -158,7 +158,7 @@ def _fetch(card: Card, address: str, md5: str | None, place: Path, progress: boo
         if getattr(error, "errno", None) in DISK:
             raise
         final = isinstance(error, ValueError) or 400 <= getattr(error, "code", 0) < 500 and error.code not in PASSING
-        advice = "By hand" if final else "Call again to go on, or by hand"
+        advice = "By hand" if final else "Call again to resume, or by hand"
         raise DataError(f"{card.name}: cannot download {address}: {error}. {advice}: {by_hand}.") from error
     got = _md5(part)
     if md5 is not None and got != md5:
@@ -177,7 +177,7 @@ def _receive(address: str, part: Path, progress: bool) -> None:
     try:
         answer = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code != 416:  # nothing beyond the part: start again
+        if error.code != 416:  # the part is as long as the file: start again
             raise
         part.unlink()
         return _receive(address, part, progress)
@@ -202,7 +202,7 @@ def _md5(file: Path) -> str:
 
 
 def _unpack(card: Card, archives: list[Path], source: Source, place: Path) -> None:
-    """Unpack into `place`, anew; archives inside the folder that counts are unpacked there."""
+    """Unpack into an empty `place`; archives inside the wanted folder are unpacked there."""
     if place.exists():
         shutil.rmtree(place)
     place.mkdir()
@@ -224,7 +224,7 @@ def _unpack(card: Card, archives: list[Path], source: Source, place: Path) -> No
 def _extract(archive: Path, place: Path) -> None:
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as file:
-            for name in file.namelist():  # zipfile itself would quietly rename such a member
+            for name in file.namelist():  # zipfile itself would silently rename such a member
                 if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
                     raise zipfile.BadZipFile(f"the member {name!r} leads outside")
             file.extractall(place)
@@ -236,7 +236,7 @@ def _extract(archive: Path, place: Path) -> None:
 
 
 def _move_in(card: Card, unpacked: Path, folder: Path) -> None:
-    """Move what is not there yet into the benchmark's folder, the images last."""
+    """Move what is missing into the benchmark's folder, the images last."""
     images = unpacked / card.images
     if not images.is_dir():
         raise DataError(f"{card.name}: the archives hold no folder {card.images}; by hand: {card.by_hand}.")

@@ -2,11 +2,11 @@
 
 `digits` is real handwriting (scikit-learn's copy of the UCI digits); the model was
 pre-trained on printed fonts, some of them bent and slanted to imitate it. The other
-three are drawn by the same primitives as the pre-training world but look different on
+three are drawn with the same primitives as the pre-training world but look different on
 purpose: `landcover` through another sensor, haze and cloud shadows, `textures` as
 relief in natural materials under a lamp, `shapes` as pencil or chalk sketches. The
 class names are mostly the rarer words of the pre-training captions. Splits are
-fixed; few-shot draws are made from them by `task.draw_shots`.
+fixed; `task.draw_shots` draws shots from them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from .task import DataError, Item, Task
 
 TEMPLATE = "a photo of a {}."  # of all four tasks
 TRAIN, VAL = 40, 20  # digits per class; the rest is the test split
-DRAWN = {"train": 64, "val": 40, "test": 2000}  # per class, per class, in all
-RESTYLED = 1000  # in all
+DRAWN = {"train": 64, "val": 40, "test": 2000}  # per class, per class, in total
+RESTYLED = 1000  # in total
 SEED = 20231215
 
 NAMES = {
@@ -131,7 +131,7 @@ def _shapes(rng: np.random.Generator, kind: str) -> np.ndarray:
 
 
 _DRAW = {"landcover": _landcover, "textures": _textures, "shapes": _shapes}
-# The same classes as the model's own world draws them: plain colours, the common sensor, printed digits.
+# The same classes in the style of the pre-training world: plain colours, the common sensor, printed digits.
 _RESTYLED = {
     "digits": lambda rng, kind: paint(glyph(rng, kind, handwritten=False), *two_colours(rng)),
     "landcover": lambda rng, kind: landcover.LANDS[kind](rng),
@@ -156,7 +156,7 @@ def _drawn(name: str, draw, stream: tuple[int, ...], count: int) -> tuple[Item, 
 
 @lru_cache(maxsize=len(EMBEDDED))
 def restyled(name: str) -> tuple[Item, ...]:
-    """About 1000 test images of the task `name` in another style: as the world of the pre-training draws its classes."""
+    """About 1000 test images of the task `name` in another style: that of the pre-training world."""
     return _drawn(name, _RESTYLED[name], (SEED, EMBEDDED.index(name), len(DRAWN)), round(RESTYLED / len(NAMES[name])))
 
 
@@ -167,7 +167,7 @@ def _digit_pixels(image: np.ndarray) -> np.ndarray:
 
 
 def _digits_splits() -> dict[str, tuple[Item, ...]]:
-    from sklearn.datasets import load_digits  # a second to import, for this one task
+    from sklearn.datasets import load_digits  # takes a second to import, and only this task needs it
 
     source, splits = load_digits(), {"train": [], "val": [], "test": []}
     order = np.random.default_rng((SEED, 0)).permutation(len(source.target))
@@ -184,7 +184,7 @@ def embedded_task(name: str) -> Task:
     """The task `name` with its full, fixed, disjoint splits; pixels are (32, 32, 3) uint8.
 
     `digits`: 40 and 20 images per class for training and validation, the other
-    1197 for the test; the drawn tasks: 64, 40, and about 2000 in all.
+    1197 for testing; the drawn tasks: 64, 40, and about 2000 in total.
     Raises `DataError` for a name that is not in `EMBEDDED`.
     """
     if name not in EMBEDDED:

@@ -1,4 +1,4 @@
-"""Images of a task to features of a black box.
+"""Encoding of a task's images into features of a black box.
 
 `encode_items` gives one feature per image; `encode_views` gives several augmented
 views of each training shot. Every view draws from a generator of its own, so the
@@ -7,7 +7,7 @@ features do not depend on the order of work or on the number of workers.
 With `cache`, a folder, features are kept in shards (see `feature_cache`) and read
 back. **The ledger is charged the same either way**: what a method costs does not
 depend on whether the images were encoded before. The queries that the box really
-answered are another number, `Ledger.asked()`, which features from a cache do not raise.
+answered are counted by `Ledger.asked()`, to which cached features add nothing.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from cbbt.data.feature_cache import FeatureCache, require_apart
 from cbbt.data.task import DataError
 from cbbt.seeding import generator_for
 
-MANY = 256  # images from which on a bar is worth its messages: each costs a notebook a dozen, and many runs have few images
-BATCH = 64  # images per question; part of the last bits of a feature, so not an option
+MANY = 256  # fewer images show no progress bar: each bar costs a notebook a dozen messages
+BATCH = 64  # images per query; not an option, because it affects the last bits of a feature
 
 
 class _Views(Dataset):
@@ -43,7 +43,7 @@ class _Views(Dataset):
         generator = generator_for(self.seed, "view", view, item)
         try:
             return self.augmentation(self.items[item].image(), generator)
-        except DataError as error:  # handed over whole: a worker would wrap it into its traceback
+        except DataError as error:  # returned, not raised: a worker would wrap it into its traceback
             return error
 
 
@@ -63,11 +63,11 @@ def encode_views(
 
     Costs views · n images in the ledger, read from `cache` or not. `workers`
     processes decode and augment while the box works; pixels of a few batches are
-    in memory at a time. `progress` shows images per second, where there are `MANY`.
+    in memory at a time. `progress` shows images per second, from `MANY` images on.
 
     Raises `DataError` as soon as an image cannot be read, naming it and how many
-    were read before; shards that are finished stay. Also if `cache` lies among the images.
-    RuntimeError if a worker dies, as it does when memory is short.
+    were read before (finished shards are kept), and if `cache` is inside the images' folder;
+    RuntimeError if a worker dies, as it does when memory runs out.
     """
     if not isinstance(workers, Integral) or isinstance(workers, bool) or workers < 0:
         raise ValueError(f"workers must be a whole number from 0, got {workers!r}")
@@ -90,7 +90,7 @@ def encode_items(box, items, **options) -> torch.Tensor:
 
 
 def _encode_missing(box, dataset: _Views, kept: FeatureCache, workers: int, bar) -> torch.Tensor:
-    """Features (rows, E): shards that are kept are read, the others encoded and kept."""
+    """Features (rows, E): cached shards are read, the others encoded and written."""
     features = torch.empty(len(dataset), box.embed_dim, device=box.device)
     missing = []
     for span in kept.spans():
@@ -100,7 +100,7 @@ def _encode_missing(box, dataset: _Views, kept: FeatureCache, workers: int, bar)
             continue
         box.ledger.charge("images", len(span), answered=False)
         features[span.start : span.stop] = shard.to(box.device)
-    # Shown as done from the start, so that the rate is of the images encoded now.
+    # Cached images count as done from the start, so that the rate covers only those encoded now.
     bar.initial = bar.n = len(dataset) - sum(map(len, missing))
     bar.refresh()
     for span in missing:
@@ -111,8 +111,8 @@ def _encode_missing(box, dataset: _Views, kept: FeatureCache, workers: int, bar)
 
 
 def _encode(box, dataset: _Views, span: range, workers: int, bar) -> torch.Tensor:
-    """Features (len(span), E) of some rows, each batch in one question."""
-    # A generator of its own, so that a loader does not move the global random stream.
+    """Features (len(span), E) of some rows, one query per batch."""
+    # A generator of its own, so that a loader does not advance the global random stream.
     loader = DataLoader(Subset(dataset, span), BATCH, num_workers=workers, collate_fn=_stack, generator=torch.Generator())
     features, done = [torch.empty(0, box.embed_dim, device=box.device)], span.start
     try:
@@ -126,16 +126,16 @@ def _encode(box, dataset: _Views, span: range, workers: int, bar) -> torch.Tenso
         if "DataLoader worker" not in str(error):
             raise
         raise RuntimeError(
-            f"one of the {workers} workers that decode images died, perhaps for lack of memory: set workers lower, or to 0"
+            f"one of the {workers} workers that decode images died, perhaps out of memory: set workers lower, or to 0"
         ) from error
     return torch.cat(features)
 
 
 def _stack(views: list) -> tuple[int, np.ndarray | DataError]:
-    """(B, pixels (B, 3, H, W)), or how many views came before the first error, and that error.
+    """(B, pixels (B, 3, H, W)), or the number of views before the first error, and that error.
 
     An array goes from a worker through a pipe; a tensor would go through /dev/shm, which in a
-    container has 64 MB unless it was started with --shm-size, and waits for ever when that is full.
+    container has 64 MB unless it was started with --shm-size, and hangs when that is full.
     """
     for place, view in enumerate(views):
         if isinstance(view, DataError):

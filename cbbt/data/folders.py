@@ -1,9 +1,9 @@
-"""A user's own images: a folder with one folder per class.
+"""Tasks from a user's own folder, with one subfolder per class.
 
-Either the class folders are below `train`, `test` and perhaps `val`, which are then
-used as they are, or directly below the folder; then each class is split once and
-for all by `SPLIT_RULE`. Hidden entries, folders of the system and files that are no
-images are skipped; what is skipped is said once, in a warning.
+The class folders are either in `train`, `test` and perhaps `val`, which are then used
+as they are, or directly in the folder; then each class is split by the fixed
+`SPLIT_RULE`. Hidden entries, system folders and files that are not images are
+skipped, with one warning that lists them.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .task import DataError, Item, Task, located
 SPLITS = ("train", "val", "test")
 SPLIT_RULE = "cbbt 50/20/30 v1"  # names the rule below and seeds it; a new rule needs a new name
 TEMPLATE = "a photo of a {}."
-# What macOS, Windows and network storage leave beside a user's files: folders to skip, and files not even to name.
+# What macOS, Windows and network storage add to a user's files: folders to skip, and files to skip without mention.
 SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 SYSTEM_FILES = re.compile(r"\._.*|\.DS_Store|(?i:(eh)?thumbs\.db|desktop\.ini)")
-UNDECODED = re.compile("[\ud800-\udfff]")  # bytes of a name that are not in the file system's encoding
+UNDECODED = re.compile("[\ud800-\udfff]")  # bytes of a name that are invalid in the file system's encoding
 
 
 class Listing(NamedTuple):
-    """What counts in a folder: name in NFC → path under the name on disk, sorted; and the names of what does not."""
+    """The content of a folder: name in NFC → path with the name on disk, sorted; and the names of skipped entries."""
 
     folders: dict[str, Path]
     images: dict[str, Path]
@@ -41,7 +41,7 @@ def listing(folder: Path) -> Listing:
     """The visible folders and images in `folder`.
 
     Raises `DataError` for a folder that cannot be read, a name in another encoding,
-    and two names that differ in their Unicode form alone.
+    and two names that differ only in their Unicode form.
     """
     kinds: dict[bool, dict[str, Path]] = {True: {}, False: {}}
     endings, skipped = image_endings(), []
@@ -70,8 +70,8 @@ def fixed_split(names, class_folder: str) -> dict[str, list[str]]:
     """n names of one class → train (half, rounded up), val (a fifth, rounded down), test (the rest).
 
     Names are sorted, then shuffled by a stream that depends on `SPLIT_RULE` and the
-    class folder's name only: not on a seed of the run, the order of the file
-    system, the other classes or the place of the folder.
+    class folder's name only: not on the run's seed, the order of the file
+    system, the other classes or the folder's location.
     """
     shuffled = sorted(names)
     random.Random(f"{SPLIT_RULE}/{class_folder}").shuffle(shuffled)
@@ -84,9 +84,9 @@ def fixed_split(names, class_folder: str) -> dict[str, list[str]]:
 def read_folder(folder) -> Task:
     """The task of a folder of class folders, full splits; classes in the order of `names.class_order`.
 
-    Raises `DataError` for a folder that cannot be read or has no class folders, images beside
+    Raises `DataError` for a folder that cannot be read or has no class folders, images next to
     class folders, train/val/test mixed with class folders, classes without images or with too
-    few to split, files of no size, splits whose classes differ, and a single class.
+    few to split, empty files, splits whose classes differ, and a single class.
     """
     folder, skipped = located(folder, "the folder"), []
     found = _without_images(folder, skipped)
@@ -95,11 +95,11 @@ def read_folder(folder) -> Task:
     given = set(found.folders) & set(SPLITS)
     classes, splits = (_given_splits if given else _class_folders)(folder, found.folders, skipped)
     if len(classes) < 2:
-        raise DataError(f"{folder} holds one class, {classes[0]}: expected two or more to tell apart")
+        raise DataError(f"{folder} holds one class, {classes[0]}: expected at least two")
     if skipped:
         kinds = Counter(_kind(path) for path in skipped).most_common(10)
         warnings.warn(
-            f"{folder}: skipped {len(skipped)} entries that are hidden or no images, "
+            f"{folder}: skipped {len(skipped)} entries that are hidden or not images, "
             f"{', '.join(f'{count} {kind}' for kind, count in kinds)}; first {skipped[0]}",
             stacklevel=2,
         )
@@ -115,7 +115,7 @@ def _given_splits(folder: Path, parts: dict[str, Path], skipped: list[str]) -> t
     others = [name for name in parts if name not in SPLITS]
     if others:
         raise DataError(
-            f"{folder} mixes two layouts: train/val/test lie beside {', '.join(others[:5])}. "
+            f"{folder} mixes two layouts: train/val/test are next to {', '.join(others[:5])}. "
             "Expected either train, test and perhaps val, or class folders only."
         )
     if not {"train", "test"} <= set(parts):
@@ -170,7 +170,7 @@ def _class_images(folder: Path, skipped: list[str], at_least: int) -> dict[str, 
         others = f" ({len(found.skipped)} other entries, first {found.skipped[0]})" if found.skipped else ""
         raise DataError(
             f"the class folder {folder} holds {len(found.images)} images{others}, expected at least {at_least}; "
-            f"endings that count: {' '.join(image_endings())}"
+            f"accepted endings: {' '.join(image_endings())}"
         )
     try:
         empty = [path.name for path in found.images.values() if not path.stat().st_size]

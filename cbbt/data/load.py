@@ -1,4 +1,4 @@
-"""`load_task`: embedded tasks, the eleven benchmarks and a user's own folders."""
+"""`load_task`: loads embedded tasks, the eleven benchmarks and user folders."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ def load_task(
 
     `name`: an embedded task (digits, landcover, textures, shapes), one of the
     eleven benchmarks of `cbbt.data.CARDS`, or the path of a folder of class
-    folders (`cbbt.data.folders`; write ./dtd for a folder that is called as a
-    benchmark).
-    `shots`: None gives the full splits, 0 none but the test split (zero-shot), k
+    folders (`cbbt.data.folders`; write ./dtd for a folder that has a benchmark's
+    name).
+    `shots`: None gives the full splits, 0 only the test split (zero-shot), k
     gives k training and min(k, 4) validation images per class, the ones CoOp
     draws for that seed (`draw_shots`); a class may have fewer for validation.
-    `root`: the data folder that holds the benchmarks' folders. ~ is the home in every path.
-    `split`: of a benchmark, "coop" or "torchvision" (`torchvision_splits`; figures
+    `root`: the data folder that holds the benchmarks' folders. In every path ~ is the home folder.
+    `split`: of a benchmark, "coop" or "torchvision" (`torchvision_splits`; numbers
     on the two are not comparable).
-    `cached_shots`: take the set that CoOp or BlackVIP left beside the images
+    `cached_shots`: use the set that CoOp or BlackVIP saved next to the images
     instead of drawing one (`cached_shots`).
     `template`: a sentence with `{}`; `class_names`: new names, in label order or as a
     mapping from folders or old names, or a YAML or JSON file (`names.read_class_names`).
-    Folders whose names are numbers are in the order of the numbers.
+    Folders whose names are numbers are sorted by number.
 
-    Raises `DataError` for an unknown name, absent or malformed data, a missing
-    image among the drawn, a class with fewer than `shots` training images, and two
-    classes of one name. An image of the test split is checked when it is opened.
+    Raises `DataError` for an unknown name, absent or malformed data, a drawn image
+    that is missing, a class with fewer than `shots` training images, and two
+    classes with the same name. Test images are checked when they are opened.
     """
     _require_count("shots", shots, optional=True)
     _require_count("seed", seed)
@@ -75,13 +75,13 @@ def load_task(
 
 def _full_task(name, root, split: str) -> Task:
     if not isinstance(name, (str, Path)):
-        raise DataError(f"the task's name should be a text or a path, got {name!r}")
+        raise DataError(f"the task's name should be a string or a path, got {name!r}")
     if split not in tuple(READERS):
-        raise DataError(f"no split is called {split!r}: choose from {', '.join(READERS)}")
+        raise DataError(f"split {split!r} is unknown: choose from {', '.join(READERS)}")
     if split != "coop" and name not in CARDS:
-        raise DataError(f"split={split!r} is for benchmarks, and {name} is none: choose from {', '.join(CARDS)}")
+        raise DataError(f"split={split!r} is only for benchmarks, got the task {name}: choose from {', '.join(CARDS)}")
     if name in EMBEDDED:
-        from .embedded import embedded_task  # draws pictures with scipy: only when asked
+        from .embedded import embedded_task  # imports scipy: only when needed
 
         return embedded_task(name)
     if name in CARDS:
@@ -103,7 +103,7 @@ def require_known(name: str | Path) -> None:
 
 
 def require_data(name: str | Path, root=None, split: str = "coop") -> None:
-    """Raises `DataError`, which says what is missing, unless the data of a task lie there; opens no image.
+    """Raises `DataError`, which says what is missing, unless the data of a task exist; opens no image.
 
     Looks for a folder, or for a benchmark's folder and lists below `root`.
     """
@@ -115,7 +115,7 @@ def require_data(name: str | Path, root=None, split: str = "coop") -> None:
     if split == "coop":
         require_lists(CARDS[name], Path(root).expanduser())
     elif not (folder := Path(root).expanduser().absolute() / CARDS[name].folder).is_dir():
-        raise DataError(f"{name} is not below {root}: expected the folder {folder}")
+        raise DataError(f"{name} is not in {root}: expected the folder {folder}")
 
 
 def _no_root(name: str) -> str:
@@ -130,9 +130,9 @@ def _unknown(name: str) -> str:
     plain = {choice.replace("_", ""): choice for choice in choices}
     near = difflib.get_close_matches(name.lower().replace("_", "").replace("-", ""), plain, n=3, cutoff=0.5)
     guess = f" Did you mean {' or '.join(plain[word] for word in near)}?" if near else ""
-    looked = f" ({located(name)} is no folder)" if name.strip() else ""
+    looked = f" ({located(name)} is not a folder)" if name.strip() else ""
     return (
-        f"no task and no folder is called {name!r}{looked}.{guess} Choose from {', '.join(choices)}, "
+        f"there is no task or folder {name!r}{looked}.{guess} Choose from {', '.join(choices)}, "
         "or give the path of a folder with one folder of images per class."
     )
 
@@ -145,12 +145,12 @@ def _require_count(name: str, value, optional: bool = False) -> None:
 
 
 def _require_enough(task: Task, shots: int) -> None:
-    # CoOp silently takes all a class has; a "16-shot" figure would then be of fewer shots.
+    # CoOp silently takes all that a class has; a "16-shot" number would then be of fewer shots.
     counts = Counter(item.label for item in task.train)
     for label, name in enumerate(task.class_names):
         if counts[label] < shots:
             raise DataError(
-                f"{shots} shots asked for, but class {name!r} of {task.name} has {counts[label]} training images; "
+                f"shots={shots}, but class {name!r} of {task.name} has {counts[label]} training images; "
                 f"choose shots up to {min(counts[label] for label in range(len(task.class_names)))}"
             )
 
@@ -162,7 +162,7 @@ def _require_files(items: tuple[Item, ...]) -> None:
 
 
 def _with_words(task: Task, template: str | None, class_names, folders: bool) -> Task:
-    """`task` with another template or other class names, checked; `folders`: whose classes are folders of one's own."""
+    """`task` with another template or other class names, checked; `folders`: whether its classes are a user's folders."""
     if template is not None:
         if not isinstance(template, str) or template.count("{}") != 1:
             raise DataError(f"template should hold one {{}} for the class name, got {template!r}")

@@ -1,7 +1,7 @@
 """Class names: the order of folders, names that the user gives, and names with equal prompts.
 
-All names are in the normal form NFC, which macOS does not write; image files are
-opened under the names they have on disk.
+All names are in Unicode's normal form NFC, which macOS does not use on disk; image files
+are opened under the names they have on disk.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ EXPECTED = "names in label order, a mapping from folders or old names to new one
 
 
 def nfc(text: str) -> str:
-    """`text` in Unicode's composed form, so that one name is one text."""
-    return str(unicodedata.normalize("NFC", text))  # NumPy's texts become plain ones
+    """`text` in Unicode's composed form, so that equal names are equal strings."""
+    return str(unicodedata.normalize("NFC", text))  # NumPy strings become plain ones
 
 
 def class_order(names) -> list[str]:
@@ -37,16 +37,16 @@ def class_order(names) -> list[str]:
 
 
 def _natural(name: str) -> list:
-    """Sorts digits within a name by their value; equal ones, as 1 and 01, as text."""
+    """Sort key: digits within a name by their value; equal ones, such as 1 and 01, as text."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)] + [name]
 
 
 def read_class_names(given) -> tuple[str, ...] | dict[str, str]:
-    """Names of classes as `load_task` takes them: a tuple in label order, or a dict from folder or old name to new.
+    """Class names as `load_task` takes them: a tuple in label order, or a dict from folder or old name to new.
 
     `given`: a sequence, a mapping, or the path of a YAML or JSON file of either. In a YAML
-    file everything is text, so that `010` stays a folder's name and `no` a class.
-    Raises `DataError` for anything else, and for names that are empty or no text.
+    file every value is read as text, so that `010` stays a folder's name and `no` a class.
+    Raises `DataError` for anything else, and for names that are empty or not text.
     """
     if isinstance(given, (str, os.PathLike)):
         given = _from_file(given)
@@ -76,22 +76,22 @@ def _from_file(path):
 
 def _checked(name) -> str:
     if not isinstance(name, str) or not name.strip():
-        raise DataError(f"class_names should be texts that are not empty, got {name!r} (in YAML quote numbers, yes and no)")
+        raise DataError(f"class_names should be non-empty strings, got {name!r} (in YAML quote numbers, yes and no)")
     return nfc(name)
 
 
 def new_names(found: tuple[str, ...], given, folders: bool) -> tuple[str, ...]:
     """The names of `given` (see `read_class_names`) for the classes `found`, in label order.
 
-    Raises `DataError` for another number of names, a class that is not there, a number left
-    as a name, and names in label order for `folders` that text and numbers order differently.
+    Raises `DataError` for a wrong number of names, an unknown class, a number left as a
+    name, and names in label order for `folders` whose order as text and by number differ.
     """
     given = read_class_names(given)
     if isinstance(given, dict):
         if unknown := [name for name in given if name not in found]:
-            raise DataError(f"class_names renames {unknown[0]!r}, which is no class; choose from {_some(found)}")
+            raise DataError(f"class_names renames the unknown class {unknown[0]!r}; choose from {_some(found)}")
         if left := [name for name in found if name not in given and name.isdecimal()]:
-            raise DataError(f"class_names leaves out {_some(left)}: a number tells a model nothing, name every class")
+            raise DataError(f"class_names omits {_some(left)}: a number means nothing to a model, name every class")
         return tuple(given.get(name, name) for name in found)
     if len(given) != len(found):
         got = f"{len(given)}: {_some(given)}"
@@ -99,26 +99,26 @@ def new_names(found: tuple[str, ...], given, folders: bool) -> tuple[str, ...]:
     if folders and list(found) != (by_number := sorted(found, key=_natural)):
         was, would = next((a, b) for a, b in zip(found, by_number) if a != b)
         raise DataError(
-            f"class_names in label order may land on wrong classes: as text {was!r} stands where {would!r} would by number; "
+            f"class_names in label order may fit the wrong classes: sorted as text, {was!r} is where {would!r} is by number; "
             f"give a mapping, such as {{{was!r}: name, …}}"
         )
     return given
 
 
 def require_distinct(class_names) -> None:
-    """Raises `DataError`, which names both, for two classes with one prompt; also for a name that leaves it empty or cuts it.
+    """Raises `DataError`, which names both, for two classes with the same prompt; also for a name that is empty in it or cuts it.
 
-    Underscores, white space and Unicode's forms make no difference in a prompt. What a tokenizer
-    takes for equal beside these is found by `require_distinct_prompts`.
+    Underscores, white space and Unicode's forms make no difference in a prompt. Further names
+    that are equal to a tokenizer are found by `require_distinct_prompts`.
     """
     first: dict[str, str] = {}
     for name in class_names:
         try:
             words = " ".join(readable(name).split())
         except ValueError as error:
-            raise DataError(f"the class name {error}; class_names gives it another") from None
+            raise DataError(f"the class name {error}; set another by class_names") from None
         if not words:
-            raise DataError(f"the class name {name!r} leaves the prompt empty; class_names gives it another")
+            raise DataError(f"the class name {name!r} is empty in a prompt; set another by class_names")
         if words in first:
             raise DataError(_one_prompt(first[words], name))
         first[words] = name
@@ -127,13 +127,13 @@ def require_distinct(class_names) -> None:
 def require_distinct_prompts(task: Task, box) -> None:
     """Raises `DataError`, which names both, if two classes of `task` are the same tokens to `box`; no query.
 
-    CLIP's tokenizer knows no capitals. ImageNet has two such pairs in CoOp's list (missile,
-    sunglasses): for benchmarks it is a warning, so that published numbers can be repeated.
+    CLIP's tokenizer ignores case. CoOp's list for ImageNet has two such pairs (missile,
+    sunglasses): benchmarks only warn, so that published numbers can be repeated.
     """
     first: dict[bytes, str] = {}
     takes_tokens = "token embeddings" in box.access
     for name in task.class_names:
-        plain = readable(name)  # CLIP's tokenizer knows no capitals; others are not known
+        plain = readable(name)  # CLIP's tokenizer ignores case; that of a remote model is unknown
         tokens = box.token_embeddings(plain).cpu().numpy().tobytes() if takes_tokens else plain.encode()
         if tokens not in first:
             first[tokens] = name
@@ -144,11 +144,11 @@ def require_distinct_prompts(task: Task, box) -> None:
 
 
 def _one_prompt(one: str, other: str) -> str:
-    return f"the classes {one!r} and {other!r} have one prompt, so no model tells them apart; class_names gives them others"
+    return f"the classes {one!r} and {other!r} have the same prompt, so no model can tell them apart; rename one by class_names"
 
 
 def class_table(task: Task) -> pd.DataFrame:
-    """One row per class, in label order: the folder or name as found, the name, and the hand-written prompt."""
+    """One row per class, in label order: the folder or original name, the name, and the hand-written prompt."""
     columns = {
         "found as": task.found_names or task.class_names,
         "name": task.class_names,

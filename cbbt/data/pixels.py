@@ -1,4 +1,4 @@
-"""Images as the model sees them, for methods that change them before they are encoded."""
+"""Preprocessed images, for methods that change them before they are encoded."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 
 from cbbt.box.memory import chunk_size
 
-BATCH = 256  # images at once where all are gone through
+BATCH = 256  # images per batch
 
 
 class Pixels:
-    """Preprocessed images of a split, float32 (n, 3, H, W), read when they are asked for.
+    """Preprocessed images of a split, float32 (n, 3, H, W), read on demand.
 
-    A split that fits into a question's share of the memory is kept once it was
+    A split that fits into a query's share of the memory is kept once it has been
     read. `preprocess` is the box's test-time transform. Raises `DataError` for an
     image that cannot be read.
     """

@@ -1,9 +1,9 @@
-"""Shifted test images: the same task, seen under other conditions.
+"""Shifted test images: the same task under other conditions.
 
-Four operations on the picture before it is prepared for the model, the same for images
-of every size: strengths are shares of the range of values or of the image's sides. Each
-image has a generator of its own, which depends on the image alone, so that a shifted
-split is the same in every run. A fifth shift, "style", redraws the embedded tasks
+Four operations on an image before preprocessing, the same for images of every size:
+strengths are fractions of the range of values or of the image's sides. Each image has a
+generator of its own, which depends only on the image, so that a shifted split is the
+same in every run. A fifth shift, "style", redraws the embedded tasks
 (`cbbt.data.embedded.restyled`).
 """
 
@@ -22,8 +22,8 @@ from .task import Item, identity
 SEED = 20240601
 NOISE = 0.1  # standard deviation, of values in [0, 1]
 BLUR = 1 / 32  # standard deviation of the Gaussian, of the shorter side
-TURN = 30.0  # degrees, one way or the other
-SHRINK = 0.75  # of either side; what turning and shrinking leave free mirrors the picture
+TURN = 30.0  # degrees, in either direction
+SHRINK = 0.75  # of either side; the border left by rotation and shrinking is filled by reflection
 
 
 def _noise(picture: np.ndarray, draw: np.random.Generator) -> np.ndarray:
@@ -64,7 +64,7 @@ class ShiftedItem(Item):
 
 
 def shifted(items, shift: str) -> tuple[ShiftedItem, ...]:
-    """`items` under one of `OPERATIONS`; each has a `key` of its own, so no cache takes it for its source."""
+    """`items` under one of `OPERATIONS`; each has a `key` of its own, so no cache confuses it with its source."""
     return tuple(
         ShiftedItem(
             item.label, item.class_name, path=item.path, key=f"{identity(item)} ({shift})", own=item.own, source=item, shift=shift
@@ -74,5 +74,5 @@ def shifted(items, shift: str) -> tuple[ShiftedItem, ...]:
 
 
 def relabelled(items, labels: dict[int, int]) -> tuple[Item, ...]:
-    """The items whose label is a key of `labels`, with the label that stands there, in their order."""
+    """The items whose label is a key of `labels`, with its value as their label, in their order."""
     return tuple(replace(item, label=labels[item.label]) for item in items if item.label in labels)

@@ -32,10 +32,10 @@ SHIFTS = (STYLE, *OPERATIONS, *IMAGENET_SHIFTS)
 
 @dataclass(frozen=True)
 class Target:
-    """Images to be judged on, and the classes to choose from there.
+    """Test images and the classes to choose from.
 
     class_names, template: in label order, and the hand-written sentence. rows: for
-    each class its row among those that the model was fitted on; None where the classes are others.
+    each class its row among those that the model was fitted on; None if the classes are others.
     """
 
     name: str
@@ -58,18 +58,18 @@ def half_of(task: Task, part: str) -> Task:
 
 
 def check_target(name: str, dataset: str, classes: str) -> None:
-    """Raise ValueError for a target that there is not, or not for this data set and these classes; reads no image."""
+    """Raise ValueError for an unknown target, or one not defined for this data set and these classes; reads no image."""
     if name == NEW:
         if classes != "base":
-            raise ValueError("the target 'new' needs classes='base': who is fitted on all classes has no new ones")
+            raise ValueError("the target 'new' needs classes='base': a model fitted on all classes has no new ones")
     elif name in IMAGENET_SHIFTS:
         if (dataset, classes) != ("imagenet", "all"):
-            raise ValueError(f"the target {name!r} is of dataset='imagenet' and classes='all', got {dataset!r} and {classes!r}")
+            raise ValueError(f"the target {name!r} needs dataset='imagenet' and classes='all', got {dataset!r} and {classes!r}")
     elif name == STYLE:
         if dataset not in EMBEDDED:
             raise ValueError(f"the target 'style' is drawn for {', '.join(EMBEDDED)}, not for {dataset!r}")
     elif name == dataset:
-        raise ValueError(f"the target {name!r} is the data set itself, on which every run is judged")
+        raise ValueError(f"the target {name!r} is the data set itself, on which every run is evaluated")
     elif name not in OPERATIONS:
         try:
             require_known(name)
@@ -80,7 +80,7 @@ def check_target(name: str, dataset: str, classes: str) -> None:
 def find_target(name: str, whole: Task, part: str, root=None) -> Target:
     """The target `name` of a model fitted on the half `part` of the classes of `whole`, the task with all its classes.
 
-    Opens no image. root: the data folder, for benchmarks. Raises `DataError` for data that are missing.
+    Opens no image. root: the data folder, for benchmarks. Raises `DataError` for missing data.
     """
     if name == NEW:
         half = half_of(whole, NEW)
@@ -93,7 +93,7 @@ def find_target(name: str, whole: Task, part: str, root=None) -> Target:
         items, rows = _imagenet_shift(name, task, root)
         return Target(name, items, tuple(task.class_names[row] for row in rows), task.template, rows)
     if name == STYLE:
-        from .embedded import restyled  # draws pictures with scipy: only when asked
+        from .embedded import restyled  # imports scipy: only when needed
 
         items = half_of(replace(whole, test=restyled(whole.name)), part).test
     else:
@@ -104,16 +104,16 @@ def find_target(name: str, whole: Task, part: str, root=None) -> Target:
 def _imagenet_shift(name: str, task: Task, root) -> tuple[tuple[Item, ...], tuple[int, ...]]:
     """Images of the folders of `name`, labelled in the order of their classes, and those classes' rows in ImageNet.
 
-    A class is found by its wnid, never by its name, which several may share. Files beside the class folders do not count.
+    A class is found by its wnid, never by its name, which several may share. Files next to the class folders are ignored.
     """
     folder = Path(root).expanduser() / IMAGENET_SHIFTS[name]
     if not folder.is_dir():
-        raise DataError(f"{name} is not below {root}: expected the folder {folder}")
+        raise DataError(f"{name} is not in {root}: expected the folder {folder}")
     wnids = {item.key.split("/")[1]: item.label for item in task.test}  # test images lie in val/<wnid>/
     row_of = {str(row): row for row in wnids.values()} if name == "imagenetv2" else wnids
     folders = listing(folder).folders
     if unknown := [found for found in folders if found not in row_of]:
-        raise DataError(f"{folder} holds {len(unknown)} folders that are no class of ImageNet's, first {unknown[0]}")
+        raise DataError(f"{folder} holds {len(unknown)} folders that are not classes of ImageNet, first {unknown[0]}")
     if not folders:
         raise DataError(f"{folder} holds no class folder")
     rows = tuple(sorted(row_of[found] for found in folders))

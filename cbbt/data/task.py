@@ -1,4 +1,4 @@
-"""What a few-shot task is, independent of the source of its images.
+"""Few-shot tasks, independent of the source of their images.
 
 Read this file first in `cbbt.data`: an `Item` is one labelled image, a split is
 a tuple of items, a `Task` holds three disjoint splits, the class names in label
@@ -23,22 +23,22 @@ from PIL import Image
 
 from .images import open_rgb
 
-END = 4096  # bytes of an image file that are looked at, from either end
+END = 4096  # bytes at either end of an image file that enter its checksum
 
 
 class DataError(ValueError):
-    """Data that is missing, incomplete or malformed; the text says what to do."""
+    """Data that is missing, incomplete or malformed; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Item:
     """One labelled image, held as a file or as pixels.
 
-    `label` counts from 0; `class_name` is the name as it stands in the split
-    file (underscores become spaces only when a prompt is built); `path` is the
-    image file, or None when `pixels`, a (height, width, 3) uint8 array, is given.
-    `key` is the path relative to the images' root: the same wherever the data lie.
-    `own` images, of a folder of the user's, are read by `images.as_rgb`; the others as CoOp reads them.
+    `label` counts from 0; `class_name` is the name in the split file (underscores
+    become spaces only when a prompt is built); `path` is the image file, or None
+    when `pixels`, a (height, width, 3) uint8 array, is given. `key` is the path
+    relative to the images' root, which does not depend on where the data are stored.
+    `own` images, from a user's folder, are read by `images.as_rgb`; the others as CoOp reads them.
     """
 
     label: int
@@ -63,9 +63,9 @@ class Task:
     """A classification task: three disjoint splits, class names, a template.
 
     `template` is a sentence with `{}` for the class name. `train` and `val` are
-    the shots drawn for one seed, or the full splits when no shots were asked for.
-    `found_names` are the classes as they were found, folders or names of a split, where
-    the user gave others.
+    the shots drawn for one seed, or the full splits if no number of shots is given.
+    `found_names` are the original class names, from folders or a split file, if the
+    user gave others.
     """
 
     name: str
@@ -74,12 +74,12 @@ class Task:
     train: tuple[Item, ...] = field(repr=False)
     val: tuple[Item, ...] = field(repr=False)
     test: tuple[Item, ...] = field(repr=False)
-    mirror: bool = True  # whether a mirrored image keeps its class
+    mirror: bool = True  # whether a flipped image keeps its class
     found_names: tuple[str, ...] = ()
 
 
 def located(path, what: str = "path") -> Path:
-    """`path` as an absolute one, in which ~ is the user's home. Raises `DataError` for what is no path."""
+    """`path` as an absolute one, with ~ expanded. Raises `DataError` for anything but a path."""
     if not isinstance(path, (str, os.PathLike)) or not str(path).strip():
         raise DataError(f"{what} should be a path, got {path!r}")
     return Path(os.path.expanduser(path)).absolute()
@@ -91,19 +91,19 @@ def labels_of(items) -> torch.Tensor:
 
 
 def split_digest(items: Task | tuple[Item, ...]) -> str:
-    """Sixteen hexadecimal digits that name these images and labels, in this order.
+    """Sixteen hexadecimal digits that identify these images and labels, in this order.
 
     A sha256 over label and `key` (or pixels) of every item; for a `Task`, over its
-    three splits. It does not depend on where the data lie nor on class names.
+    three splits. It depends neither on the location of the data nor on class names.
     """
     return _digest(items, identity)
 
 
 def files_digest(items: Task | tuple[Item, ...], content: bool = False) -> str:
-    """Like `split_digest`, over what the image files are as well (`mark`).
+    """Like `split_digest`, but also over the image files (`mark`).
 
     An image that is added, replaced or relabelled changes it; copying the folder to another
-    place or machine does not. `content` reads every file whole. Raises `DataError` for a missing file.
+    place or machine does not. `content` reads every file completely. Raises `DataError` for a missing file.
     """
     return _digest(items, lambda item: f"{identity(item)} {mark(item, content)}")
 
@@ -119,10 +119,10 @@ def _digest(items: Task | tuple[Item, ...], text_of: Callable[[Item], str]) -> s
 
 
 def mark(item: Item, content: bool = False) -> list | None:
-    """What an image file is: its size and a checksum of its two ends, or a sha256 of its `content`.
+    """A mark of an image file: its size and a checksum of its two ends, or a sha256 of its `content`.
 
-    The ends tell compressed pictures apart, which differ to the last byte, for 8 kB a file. None for
-    an item that holds its pixels, which `identity` names. Raises `DataError` for a file that cannot be read.
+    The ends distinguish compressed images, which differ up to the last byte, at 8 kB a file. None for
+    an item that holds its pixels, which `identity` covers. Raises `DataError` for a file that cannot be read.
     """
     if item.path is None:
         return None
@@ -138,7 +138,7 @@ def mark(item: Item, content: bool = False) -> list | None:
 
 
 def identity(item: Item) -> str:
-    """What tells one image of a task from another: its `key`, or shape and sha256 of its pixels."""
+    """The identity of an image within a task: its `key`, or shape and sha256 of its pixels."""
     if item.pixels is None:
         return item.key or item.path.as_posix()
     return f"{item.pixels.shape} {hashlib.sha256(np.ascontiguousarray(item.pixels)).hexdigest()}"
@@ -149,7 +149,7 @@ def draw_shots(train, val, shots: int, seed: int) -> tuple[tuple[Item, ...], tup
 
     CoOp's rule: one Python random stream per seed; items grouped by label in the
     order of first appearance; `random.sample` per class, train first, then val;
-    a class with fewer items gives all it has. Returns (train items, val items).
+    a class with fewer items gives all of them. Returns (train items, val items).
     """
     stream = random.Random(seed)
     return _sample(train, shots, stream), _sample(val, min(shots, 4), stream)

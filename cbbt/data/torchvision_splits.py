@@ -1,10 +1,10 @@
 """torchvision's splits, for benchmarks whose CoOp split is not available.
 
-Used only if named: `load_task(name, root=..., split="torchvision")`. Figures on
+Used only on request: `load_task(name, root=..., split="torchvision")`. Numbers on
 them are not comparable with those on CoOp's splits. Official lists are used where
 the archive has them (DTD: partition 1); official training images without a
 validation part (pets, food), and all images of sets without any list (Caltech-101,
-EuroSAT), are divided by the fixed rule of `folders.fixed_split`.
+EuroSAT), are split by the fixed rule of `folders.fixed_split`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ NO_CLASS = ("BACKGROUND_Google", "Faces_easy")  # of Caltech-101; CoOp leaves th
 
 
 def read_torchvision_split(card: Card, root) -> Task:
-    """The benchmark of `card` with torchvision's split; classes sorted, the flowers' by number.
+    """The benchmark of `card` with torchvision's split; classes sorted by name, flowers by number.
 
     Raises `DataError` when there is no such split or its files are missing or malformed.
     """
     if card.name == "fgvc_aircraft":
-        return read_benchmark(card, root)  # the official lists are CoOp's and torchvision's
+        return read_benchmark(card, root)  # CoOp and torchvision both use the official lists
     if card.name not in OFFICIAL:
         choices = ", ".join((*OFFICIAL, "fgvc_aircraft"))
         raise DataError(f"{card.name} has no split 'torchvision'; these have one: {choices}")
@@ -43,7 +43,7 @@ def read_torchvision_split(card: Card, root) -> Task:
         if not place.exists():
             raise DataError(
                 f"{card.name}: {place} is missing{instead(place.parent, card)}; "
-                f"cbbt.download_data({card.name!r}, root) fetches it"
+                f"cbbt.download_data({card.name!r}, root) downloads it"
             )
     try:
         parts = _READERS.get(card.name, _by_folders)(folder, card)
@@ -61,7 +61,7 @@ def read_torchvision_split(card: Card, root) -> Task:
 
 
 def _class_order(card: Card, parts: dict) -> tuple[str, ...]:
-    """Sorted names; the flowers' in the order of their numbers."""
+    """Sorted names; flowers in the order of their numbers."""
     present = {name for part in parts.values() for _, name in part}
     if card.name != "oxford_flowers":
         return tuple(sorted(present))

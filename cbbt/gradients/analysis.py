@@ -1,14 +1,13 @@
-"""How close estimated gradients come to the true ones, measured through the white box.
+"""Comparison of estimated and true gradients, measured through the white box.
 
 Each function here answers one question about prompt gradients on the support set of
 a task and returns a tidy table, one row per repeat: against the number of directions
 (`cosine_by_queries`) and the dimension (`norm_by_dimension`). `cbbt.gradients.landscape`
-goes on with what the loss looks like along a gradient, `cbbt.gradients.noise` with what
-spoils a slope. A repeat is one batch of images with one draw of directions; repeat r has the
-same batch in every table, so that families are compared in pairs. Columns that start
-with `expected_` hold what `cbbt.gradients.theory` predicts for a linear loss; where the
-prediction is given the true gradient, the function says so. Nothing here is used by a
-method: methods see no true gradient.
+covers the loss along a gradient, `cbbt.gradients.noise` the errors of a slope. A repeat
+is one batch of images with one draw of directions; repeat r has the same batch in every
+table, so that families are compared in pairs. Columns that start with `expected_` hold
+what `cbbt.gradients.theory` predicts for a linear loss; if the prediction uses the true
+gradient, the docstring says so. Methods use nothing of this: they see no true gradient.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ class PromptProblem:
 
 
 def prompt_problem(box: WhiteBox, task, length: int = 1, init: str = "a") -> PromptProblem:
-    """The problem of tuning `length` context vectors, started from `init`, on the task's shots."""
+    """The problem of tuning `length` context vectors, initialised from `init`, on the task's shots."""
     features = F.normalize(encode_items(box, task.train), dim=-1)
     context = initial_context(box, init, length, generator=generator_for(0, "analysis context"))
     return PromptProblem(box, features, labels_of(task.train).to(box.device), task.class_names, context)
@@ -88,7 +87,7 @@ def with_length(problem: PromptProblem, length: int) -> PromptProblem:
 
 
 def agreement(estimate: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
-    """Cosine, cosine² and norm ratio ‖ĝ‖/‖g‖ of two gradients of one shape."""
+    """Cosine, cosine² and norm ratio ‖ĝ‖/‖g‖ of two gradients of the same shape."""
     cosine = F.cosine_similarity(estimate.flatten().double(), truth.flatten().double(), dim=0).item()
     ratio = (estimate.double().norm() / truth.double().norm()).item()
     return {"cosine": cosine, "squared_cosine": cosine**2, "norm_ratio": ratio}
@@ -99,7 +98,7 @@ def agreement(estimate: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class History:
-    """Estimates from earlier batches: gradients (k, d), and the loss queries that they cost."""
+    """Estimates from earlier batches: gradients (k, d), and their cost in loss queries."""
 
     gradients: torch.Tensor
     queries: int
@@ -109,7 +108,7 @@ class History:
 class Family:
     """A family of directions for one problem, with its theory: (q, true gradient) → `Expected`.
 
-    informed: whether that theory reads the true gradient, which no user of a black box has; else it follows from q and d.
+    informed: whether that theory uses the true gradient, which no user of a black box has; else it follows from q and d.
     history: loss queries spent before the first direction is drawn.
     """
 
@@ -149,7 +148,7 @@ def past_gradients(problem: PromptProblem, count: int, q: int, batch_size: int, 
     """`count` estimates on other batches, as a training run would remember them; count · (q + 1) loss queries."""
     estimates = []
     for index in range(count):
-        batch = problem.batch(batch_size, seed, -1 - index)  # no repeat has these numbers
+        batch = problem.batch(batch_size, seed, -1 - index)  # numbers that no repeat has
         generator = generator_for(seed, "past", index)
         estimates.append(estimate_gradient(problem.loss(batch), problem.context, q, generator=generator))
     gradients = torch.stack([estimate.gradient.flatten() for estimate in estimates]).cpu()
@@ -157,10 +156,10 @@ def past_gradients(problem: PromptProblem, count: int, q: int, batch_size: int, 
 
 
 def vocabulary_words(backbone: str, most: int = 4000) -> list[str]:
-    """Words of the text tower's vocabulary: all of "mini"'s, the most frequent of "photo"'s and CLIP's."""
+    """Words of the text tower's vocabulary: all for "mini", the most frequent ones for "photo" and CLIP."""
     if backbone == "mini":
         return sorted({word for phrase in known_phrases() for word in phrase.split()})
-    ids = open_clip.get_tokenizer("RN50").encoder  # whole words are numbered by frequency
+    ids = open_clip.get_tokenizer("RN50").encoder  # whole words are sorted by frequency
     known = set(read_photo_clip()["vocabulary"].tolist() if backbone == "photo" else ids.values())
     words = [token.removesuffix("</w>") for token, number in ids.items() if token.endswith("</w>") and number in known]
     return [word for word in words if word.isascii() and word.isalpha()][:most]
@@ -169,7 +168,7 @@ def vocabulary_words(backbone: str, most: int = 4000) -> list[str]:
 def families(problem: PromptProblem, words: list[str], size: int, past: History, seed: int) -> dict[str, Family]:
     """All families: the plain ones, two subspaces of `size` dimensions, and ones guided by `past`.
 
-    words: whose token embeddings make up the vocabulary of the principal subspace.
+    words: their token embeddings are the vocabulary for the principal subspace.
     """
     embeddings = torch.cat([problem.box.token_embeddings(word) for word in words]).cpu().unique(dim=0)
     random_basis = torch.randn(size, problem.dimension, generator=generator_for(seed, "random subspace"))
@@ -189,7 +188,7 @@ def cosine_by_queries(
     seed: int = 1,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Agreement of forward estimates against q, with ε of the paper.
+    """Agreement of forward estimates against q, with the paper's ε.
 
     `counts` are the q's; within a repeat they are nested: the first q of one draw of
     max(counts) directions, which costs max(counts) + 1 loss queries.
@@ -225,7 +224,7 @@ def nested(loss, x, draw: Draw, counts, generator) -> list[GradientEstimate]:
 
 
 def recorded(estimate: GradientEstimate) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A loss that answers from the losses of a forward estimate, in their order, without a query."""
+    """A loss that replays the losses of a forward estimate, in their order, without a query."""
     answers = torch.cat([torch.tensor([estimate.base_loss]).to(estimate.losses), estimate.losses])
     return lambda points: answers[: len(points)]
 
@@ -236,10 +235,10 @@ def recorded(estimate: GradientEstimate) -> Callable[[torch.Tensor], torch.Tenso
 def norm_by_dimension(
     problem: PromptProblem, lengths: list[int], q: int, repeats: int, batch_size: int = 32, seed: int = 1, progress: bool = False
 ) -> pd.DataFrame:
-    """Agreement against d = M · D under both factors, with ε of the paper.
+    """Agreement against d = M · D under both factors, with the paper's ε.
 
-    The released factor 1/ε is d while d ≤ 1000 and stays 1000 above, so its estimate
-    is min(1, 1000/d) of the unbiased one. Both are formed from the same losses.
+    The released factor 1/ε equals d up to d = 1000 and stays 1000 above, so its estimate
+    is min(1, 1000/d) of the unbiased one. Both are computed from the same losses.
     Columns: length, dimension, factor, repeat, cosine, squared_cosine, norm_ratio,
     expected_ of each.
     """
@@ -264,7 +263,7 @@ def norm_by_dimension(
 
 
 def grid(first, second) -> list[tuple]:
-    """All pairs, the second running fastest."""
+    """All pairs; the second entry varies fastest."""
     return [(a, b) for a in first for b in second]
 
 

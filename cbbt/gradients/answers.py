@@ -1,7 +1,7 @@
-"""How much a query tells if its whole answer is kept, measured on one prompt problem.
+"""The value of whole answers over single losses, measured on one prompt problem.
 
-`local_model_error` measures how far the model of `cbbt.gradients.linearised` can be
-trusted; `descents` tunes prompts by it, and by the gradient estimated from losses, and
+`local_model_error` measures the accuracy of the local model of `cbbt.gradients.linearised`;
+`descents` tunes prompts with it, and with the gradient estimated from losses, and
 counts the queries of each. Both return tidy tables. Nothing here is used by a method.
 """
 
@@ -20,7 +20,7 @@ from cbbt.gradients.linearised import CANDIDATES, LinearisedAnswers
 from cbbt.seeding import generator_for
 
 ESTIMATE = "estimated gradient"
-State = tuple[int, torch.Tensor]  # prompt sets asked so far, context (M, D)
+State = tuple[int, torch.Tensor]  # prompt sets queried so far, context (M, D)
 
 
 def linearised(problem: PromptProblem, memory: int) -> LinearisedAnswers:
@@ -31,16 +31,16 @@ def linearised(problem: PromptProblem, memory: int) -> LinearisedAnswers:
 
 
 def loss_of(text: torch.Tensor, problem: PromptProblem) -> torch.Tensor:
-    """Cross-entropy of all the problem's images with text (C, E); no query, and differentiable."""
+    """Cross-entropy of all the problem's images with text (C, E); differentiable, without a query."""
     return F.cross_entropy(problem.box.logit_scale * problem.features @ text.T, problem.labels)
 
 
 def local_model_error(
     problem: PromptProblem, counts: list[int], lengths: list[float], repeats: int, seed: int = 1, progress: bool = False
 ) -> pd.DataFrame:
-    """How far the predicted text features lie from the true ones after steps within the frame.
+    """Error of the predicted text features after steps within the frame.
 
-    counts: directions q of the frame, at most d. lengths: ‖a‖, as shares of a context vector's
+    counts: directions q of the frame, at most d. lengths: ‖a‖, as fractions of a context vector's
     length; a repeat has one frame, and one direction in it, drawn uniformly.
     Columns: q, repeat, length, error (root mean square over classes of ‖ŷ − y‖, between 0 and 2).
     """
@@ -59,7 +59,7 @@ def local_model_error(
 
 
 def linearised_descent(problem: PromptProblem, q: int, memory: int, steps: int, seed: int) -> Iterator[State]:
-    """Contexts of a descent on the local model, as CBBT+ makes it; q + 3 prompt sets a step, and one at its start."""
+    """Contexts of a descent on the local model, as in CBBT+; q + 3 prompt sets per step, and one at the start."""
     answers = linearised(problem, memory)
     yield 1, answers.point
     for index in range(steps):
@@ -71,7 +71,7 @@ def linearised_descent(problem: PromptProblem, q: int, memory: int, steps: int, 
 def estimated_descent(
     problem: PromptProblem, q: int, rate: float, steps: int, batch_size: int, seed: int, every: int = 5
 ) -> Iterator[State]:
-    """Contexts of Adam on CBBT's estimates, with a cosine schedule, after each `every` steps; q + 1 prompt sets a step."""
+    """Contexts of Adam on CBBT's estimates, with a cosine schedule, after every `every` steps; q + 1 prompt sets per step."""
     context = problem.context.clone()
     optimizer = torch.optim.Adam([context], lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -99,11 +99,11 @@ def descents(
     batch_size: int = 32,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Loss of the support and accuracy elsewhere, against prompt sets asked.
+    """Loss on the support and accuracy on other images, against prompt sets queried.
 
-    problem: whose context goes downhill. judged: one with other images, whose accuracy is reported and not used.
-    q, memories, steps: of the linearised descents, one for each memory (most directions in the frame).
-    estimate_q, rate, estimate_steps, batch_size: of the descent by estimated gradients.
+    problem: its context is tuned. judged: one with other images, whose accuracy is reported and not used.
+    q, memories, steps: for the linearised descents, one for each memory (most directions in the frame).
+    estimate_q, rate, estimate_steps, batch_size: for the descent by estimated gradients.
     Columns: descent, seed, prompt_sets, loss, accuracy (percent).
     """
     choices: dict[str, Callable[[int], Iterator[State]]] = {

@@ -1,20 +1,20 @@
 """Families of directions along which a loss is queried.
 
 A family draws *probes* u_1 … u_q, the directions in which the point is moved, and
-*readouts* w_1 … w_q, the vectors that the measured slopes are multiplied with, both
-(q, d). On a linear function with gradient g the estimate is
+*readouts* w_1 … w_q, the vectors that multiply the measured slopes, both (q, d). On a
+linear function with gradient g the estimate is
 
     ĝ = (1/q) Σ_i (u_iᵀ g) w_i ,   unbiased exactly if  E[w uᵀ] = I .
 
 Each docstring states bias, variance E‖ĝ − g‖² and the mean squared cosine between ĝ
-and g on a linear function; `cbbt.gradients.theory` holds the formulas as code, the
-tests simulate them. Where a mean depends on the direction of g, it is the mean over g of
+and g on a linear function; `cbbt.gradients.theory` holds the formulas as code, and the
+tests simulate them. A mean that depends on the direction of g is taken over g of
 uniform direction.
 
 The plain families have the signature (q, d, generator) and are found by name in
-`DIRECTIONS`; `subspace`, `guided` and `remembering` take what they need and return
-such a function. Those of `LEARNING` follow the estimates of earlier steps: a training
-loop gets them, as any other, from `family`.
+`DIRECTIONS`; `subspace`, `guided` and `remembering` take further arguments and return
+such a function. Those of `LEARNING` use the estimates of earlier steps; a training
+loop gets them, like any other, from `family`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 Draw = Callable[[int, int, torch.Generator], tuple[torch.Tensor, torch.Tensor]]
 
 LEARNING = ("guided", "remembering")
-MEMORY = 8  # estimates that a training loop keeps for them
+MEMORY = 8  # estimates that a training loop keeps for the families of `LEARNING`
 
 
 def sphere(q: int, dimension: int, generator: torch.Generator):
@@ -34,7 +34,7 @@ def sphere(q: int, dimension: int, generator: torch.Generator):
 
     Unbiased. E‖ĝ − g‖² = ‖g‖² (d − 1)/q. Mean squared cosine 1/d for one direction,
     (2d − 1)/d² for two; in general slightly above the q/(q + d − 1) of Gaussian
-    probes, whose unequal lengths weigh the directions unequally.
+    probes, whose unequal lengths weight the directions unequally.
     """
     probes = torch.randn(q, dimension, generator=generator)
     probes = probes / probes.norm(dim=1, keepdim=True)
@@ -65,7 +65,7 @@ def rademacher(q: int, dimension: int, generator: torch.Generator):
 def spsa(q: int, dimension: int, generator: torch.Generator):
     """Entries ±U[½, 1], w = 1/u element by element (SPSA with the draw of BlackVIP).
 
-    Unbiased, because E[u_j/u_k] is 1 for j = k and 0 else; with w = u the mean would
+    Unbiased, because E[u_j/u_k] is 1 for j = k and 0 otherwise; with w = u the mean would
     be (7/12) g. E‖ĝ − g‖² = ‖g‖² (7/6)(d − 1)/q, as E[u²] E[1/u²] = 7/12 · 2. To
     leading order in 1/d, q directions are worth (6q + 1)/7 Gaussian ones.
     """
@@ -110,8 +110,8 @@ def subspace(basis: torch.Tensor) -> Draw:
 
     E[ĝ] = Pg, the projection onto the span: the bias is the part of g outside.
     E‖ĝ − g‖² = ‖g − Pg‖² + ‖Pg‖² (k − 1)/q. The squared cosine is that of the sphere
-    in k dimensions times ‖Pg‖²/‖g‖². A random span has ‖Pg‖²/‖g‖² = k/d in the mean
-    and loses to the whole sphere at every q; a span that holds the gradient wins.
+    in k dimensions times ‖Pg‖²/‖g‖². A random span has ‖Pg‖²/‖g‖² = k/d on average
+    and loses to the whole sphere at every q; a span that contains the gradient wins.
 
     Raises ValueError if the rows of `basis` are not independent.
     """
@@ -159,8 +159,8 @@ def guided(past: torch.Tensor | None, mixing: float = 0.5) -> Draw:
 def remembering(previous: torch.Tensor | None) -> Draw:
     """Orthonormal frames whose first direction is the previous estimate, w = q·u.
 
-    The estimate is the projection of g onto the frame: nothing is drawn twice, and
-    what the last steps found out is kept for one query. E[ĝ]: the component along
+    The estimate is the projection of g onto the frame: no direction is drawn twice, and
+    keeping the result of earlier steps costs one query. E[ĝ]: the component along
     `previous` is exact, the rest is shrunk by (q − 1)/(d − 1).
     Mean squared cosine c + (1 − c)(q − 1)/(d − 1), where c is the squared cosine
     between `previous` and g; E‖ĝ − g‖² = ‖g‖² (1 − that). The scale does not matter
@@ -174,7 +174,7 @@ def remembering(previous: torch.Tensor | None) -> Draw:
 
     def draw(q: int, dimension: int, generator: torch.Generator):
         if q > dimension:
-            raise ValueError(f"one frame in {dimension} dimensions has no {q} directions")
+            raise ValueError(f"a frame in {dimension} dimensions has at most {dimension} directions, got q={q}")
         columns = torch.randn(dimension, q, generator=generator, dtype=torch.float64)
         if first is not None:
             _check_width(first, dimension, "previous estimate")
@@ -224,8 +224,8 @@ DIRECTIONS: dict[str, Draw] = {draw.__name__: draw for draw in (sphere, gaussian
 def family(name: str, past: torch.Tensor | None = None) -> Draw:
     """The family `name` of `DIRECTIONS` or `LEARNING`.
 
-    past: the last estimates (k, …), oldest first, or None; those of `LEARNING` use it,
-    leaving out estimates of zero, which point nowhere.
+    past: the last estimates (k, …), oldest first, or None; the families of `LEARNING` use
+    them, except zero estimates, which have no direction.
     """
     if name in DIRECTIONS:
         return DIRECTIONS[name]

@@ -10,10 +10,10 @@ of `cbbt.gradients.directions`. CBBT (Guo et al., 2023, arXiv 2312.15901) draws 
 the unit sphere and uses forward differences; the unbiased readout is then w = d · u.
 The released code has w = u / ε instead, which agrees only while ε = 1/d.
 
-What curvature does: on a quadratic L with Hessian H, a forward slope is off by
-(ε/2) uᵀHu, so the estimate from given probes is off by O(ε); as uᵀHu is even in u,
-families symmetric about zero pay it as variance, while axes queried once each pay it
-as bias. Two-sided slopes are exact on quadratics; elsewhere off by O(ε²).
+The effect of curvature: on a quadratic L with Hessian H, a forward slope is off by
+(ε/2) uᵀHu, so the estimate from given probes is off by O(ε). As uᵀHu is even in u, this
+adds variance for families symmetric about zero, and bias for axes queried once each.
+Two-sided slopes are exact on quadratics, and off by O(ε²) elsewhere.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class GradientEstimate:
 
     gradient: like x. base_loss: L(x); with two-sided differences the mean of all
     losses, which differs from it by O(ε²). losses: (q,) forward, (2, q) two-sided.
-    epsilon: step used. queries: loss evaluations spent.
+    epsilon: step used. queries: number of loss evaluations.
     """
 
     gradient: torch.Tensor
@@ -74,7 +74,7 @@ def estimate_gradient(
         differences: "forward", as in CBBT, or "two-sided".
         factor: "dimension" (the family's own readouts, unbiased; d·u for unit probes)
             or "released" (u/ε, for unit probes only).
-        generator: CPU generator of the directions; needed unless they are given.
+        generator: CPU generator of the directions; required unless they are given.
         chunk: points per call of `loss`; all at once if None. Changes no result.
 
     Raises ValueError for a bad argument, FloatingPointError for a loss that is
@@ -89,9 +89,9 @@ def estimate_gradient(
     if not 0 < epsilon < float("inf"):
         raise ValueError(f"epsilon must be positive and finite, got {epsilon}")
     if differences not in DIFFERENCES:
-        raise ValueError(f"differences {differences!r} unknown, choose from {', '.join(DIFFERENCES)}")
+        raise ValueError(f"differences {differences!r} is unknown, choose from {', '.join(DIFFERENCES)}")
     if factor not in FACTORS:
-        raise ValueError(f"factor {factor!r} unknown, choose from {', '.join(FACTORS)}")
+        raise ValueError(f"factor {factor!r} is unknown, choose from {', '.join(FACTORS)}")
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be at least 1 point, got {chunk}")
     probes, readouts = _directions(directions, q, x, generator)
@@ -108,7 +108,7 @@ def estimate_gradient(
     if not losses.isfinite().all():
         raise FloatingPointError(f"{int((~losses.isfinite()).sum())} of {len(losses)} losses are not finite")
 
-    # The differences are small against the losses: form them in double precision.
+    # The differences are small compared with the losses: compute them in double precision.
     wide = losses.double()
     if differences == "forward":
         slopes, base, kept = (wide[1:] - wide[0]) / epsilon, wide[0], losses[1:]
@@ -135,13 +135,13 @@ def _directions(directions, q, x, generator) -> tuple[torch.Tensor, torch.Tensor
         probes = directions.reshape(len(directions), dimension)
         lengths = probes.norm(dim=1)
         if not (lengths.isfinite() & (lengths > 0)).all():
-            raise ValueError("directions must be finite vectors other than zero")
+            raise ValueError("directions must be finite and nonzero")
         return probes, dimension * probes
     if not isinstance(q, Integral) or q < 1:
         raise ValueError(f"q, the number of directions, must be a whole number ≥ 1, got {q!r}")
     if isinstance(directions, str):
         if directions not in DIRECTIONS:
-            raise ValueError(f"directions {directions!r} unknown, choose from {', '.join(DIRECTIONS)}")
+            raise ValueError(f"directions {directions!r} is unknown, choose from {', '.join(DIRECTIONS)}")
         directions = DIRECTIONS[directions]
     if generator is None:
         raise ValueError("drawing directions needs a torch.Generator: results must be reproducible")

@@ -1,23 +1,23 @@
-"""Linearised answers: using the whole answer of a query, not its loss alone.
+"""Linearised answers: use of the whole answer to a query, not only its loss.
 
 A loss query reduces a box's answer, C text features or a table of logits, to one number. Kept
 whole, the answers y(x + ε u_i) to steps along orthonormal directions u_i give a *local model*
 
     ŷ(a) = N(y(x) + Σ_i a_i J_i),   J_i = [y(x + ε u_i) − y(x)] / ε,   for y(x + Σ_i a_i u_i)
 
-where N normalises features, and leaves logits as they are. Any loss of any batch behind any
-adapter has exact gradients in a on this model, for no query. So it is minimised as far as the
-model is trusted, the box is queried for the true loss there, and x moves only if it falls.
+where N normalises features and leaves logits as they are. On this model any loss of any batch
+behind any adapter has exact gradients in a, without a query. So the loss is minimised within a
+trust region, the box is queried for the true loss there, and x moves only if it falls.
 
 Error of the model for y with second derivatives up to B (in the directions queried): each J_i is
 off by at most ε B / 2 (forward differences), so y(x) + Σ_i a_i J_i by at most B ‖a‖² / 2 + √q ‖a‖ ε B / 2;
-N takes off the part of it along the answer. For linear y (logits of a linear model) it is exact.
+N removes the part of it along the answer. For linear y (logits of a linear model) it is exact.
 
 Differences are expensive, C texts each, so old ones are kept: earlier directions stay in the
 frame while there is room, and a move, whose answer is known, corrects them by Broyden's
 rank-one update (Broyden, 1965), J_i ← J_i + a_i (y(x') − y(x) − Σ_j a_j J_j) / ‖a‖². The
 trust region follows Levenberg (1944) and Marquardt (1963): three ridges, a factor of eight apart,
-are tried in one query, and its scale grows with the largest step that was best.
+are tried in one query, and its scale grows if the largest step was best.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ import torch.nn.functional as F
 
 from cbbt.gradients.estimators import default_epsilon
 
-RIDGES = (8e-2, 1e-2, 1e-3)  # times 1/radius²: from a timid step to a bold one
-CANDIDATES = len(RIDGES)  # queries of a move
-SHRINK, GROW = 0.5, 3.0  # of the radius, after the most timid step was best, or the boldest
-RETREAT = 1 / 8  # of the radius, after no step was better than none
+RIDGES = (8e-2, 1e-2, 1e-3)  # times 1/radius²: from a small step to a large one
+CANDIDATES = len(RIDGES)  # queries per move
+SHRINK, GROW = 0.5, 3.0  # factors on the radius, if the smallest step was best, or the largest
+RETREAT = 1 / 8  # factor on the radius, if no step improved the loss
 ITERATIONS = 30  # of L-BFGS, without a query
 
 
@@ -42,10 +42,10 @@ class LinearisedAnswers:
     Args:
         ask: (N, *x.shape) → answers (N, *answer.shape), no gradients needed; every call is a query of N.
         start: x. One query.
-        radius: first scale of a step, in the units of x, > 0; it adapts itself. If None, the root mean square
+        radius: initial scale of a step, in the units of x, > 0; it adapts. If None, the root mean square
             length of the vectors in x's last dimension, those of a context.
         unit: whether answers are unit-norm along their last dimension (features), or not (logits).
-        memory: most directions in the frame; the oldest go first.
+        memory: most directions in the frame; the oldest are dropped first.
         epsilon: step of the differences; `default_epsilon` if None.
 
     Raises ValueError for a radius or epsilon that is not positive, or a memory below 1.
@@ -74,20 +74,20 @@ class LinearisedAnswers:
         self.slopes = self.answer.new_empty(0, *self.answer.shape)  # J, one for each direction
 
     def predicted(self, steps: torch.Tensor) -> torch.Tensor:
-        """ŷ(a) (*answer.shape) for a (k,), k the directions in the frame; differentiable."""
+        """ŷ(a) (*answer.shape) for a (k,), with k directions in the frame; differentiable."""
         answer = self.answer + torch.tensordot(steps, self.slopes, dims=1)
         return F.normalize(answer, dim=-1) if self.unit else answer
 
     def explore(self, q: int, generator: torch.Generator) -> None:
-        """Ask along q new random directions, orthonormal to those in the frame; q queries.
+        """Query along q new random directions, orthonormal to those in the frame; q queries.
 
-        Where q exceeds what the frame can hold, or the dimension leaves, fewer are asked. The oldest make room.
+        Fewer if q exceeds the frame's memory or the remaining dimensions. The oldest directions are dropped to make room.
         """
         q = min(q, self.memory)
         kept = slice(max(0, len(self.directions) + q - self.memory), None)
         self.directions, self.slopes = self.directions[kept], self.slopes[kept]
         draw = torch.randn(q, self.point.numel(), generator=generator).to(self.point)
-        for _ in range(2):  # once more for what rounding left of the frame
+        for _ in range(2):  # the second pass removes what rounding left of the frame
             draw = draw - draw @ self.directions.T @ self.directions
             draw = torch.linalg.qr(draw.T)[0].T
         answers = self.ask(self.point + self.epsilon * draw.reshape(-1, *self.point.shape))
@@ -95,7 +95,7 @@ class LinearisedAnswers:
         self.slopes = torch.cat([self.slopes, (answers - self.answer) / self.epsilon])
 
     def move(self, loss: Callable[[torch.Tensor], torch.Tensor]) -> float:
-        """Go where the loss of the answers falls, if it does; three queries. Returns the loss at the point after it.
+        """Move to a point of lower loss, if one is found; three queries. Returns the loss at the resulting point.
 
         loss: answers (*answer.shape) → scalar, differentiable.
         """
@@ -115,7 +115,7 @@ class LinearisedAnswers:
         return losses[best]
 
     def _minimisers(self, loss: Callable) -> torch.Tensor:
-        """Minimisers (3, k) of loss(ŷ(a)) + ridge ‖a‖², each from the one before; no query."""
+        """Minimisers (3, k) of loss(ŷ(a)) + ridge ‖a‖², each started from the one before; no query."""
         found = [self.point.new_zeros(len(self.directions))]
         for ridge in RIDGES:
             weight = ridge / self.radius.item() ** 2

@@ -1,6 +1,6 @@
-"""What spoils a slope: round-off, curvature, low precision, and the batch itself.
+"""Error sources of a slope: round-off, curvature, low precision, and the batch itself.
 
-Measurements through the white box like those of `cbbt.gradients.analysis`, which comes
+Measurements through the white box like those of `cbbt.gradients.analysis`, to be read
 first: against the step ε (`cosine_by_epsilon`, and `cosine_by_family` for several
 families of directions), forward against two-sided differences
 at equal cost (`cosine_by_budget`), against the precision of the service
@@ -43,7 +43,7 @@ PRODUCTS = (F.linear, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__
 
 @dataclass(frozen=True)
 class SlopeErrors:
-    """What makes a slope wrong: round-off, and the second and third order of the loss."""
+    """Error terms of a slope: round-off, and the second and third order of the loss."""
 
     rounding: float  # rms error of L(x + εu) − L(x), for any ε
     curvature: float  # rms of uᵀHu / 2
@@ -60,8 +60,8 @@ class SlopeErrors:
 def slope_errors(loss, x: torch.Tensor, gradient: torch.Tensor, generator: torch.Generator, q: int = 32) -> SlopeErrors:
     """Measure the three error terms along q random unit directions, given the true gradient; 7q loss queries.
 
-    Steps: 10⁻⁴, where what is left of an odd difference beside the slope is
-    round-off; 0.1 for the second order; 0.3 for the third.
+    Steps: 10⁻⁴, where an odd difference without the slope is all round-off; 0.1 for
+    the second order; 0.3 for the third.
     """
     units = F.normalize(torch.randn(q, x.numel(), generator=generator), dim=1).to(x)
     slopes = (units @ gradient.flatten()).double()
@@ -87,10 +87,10 @@ def cosine_by_epsilon(
 ) -> pd.DataFrame:
     """Agreement of forward and two-sided sphere estimates against ε.
 
-    The prediction has no free constant, but is given the true gradient: against it
-    `slope_errors` measures round-off and curvature at three steps, which predict all
-    others. It ends where the loss is no longer cubic in the step. The paper's ε is
-    added to `epsilons`.
+    The prediction has no free constant, but uses the true gradient: `slope_errors`
+    needs it to measure round-off and curvature at three steps, which predict all
+    others. It holds while the loss is cubic in the step. The paper's ε is added to
+    `epsilons`.
     Columns: differences, epsilon, repeat, cosine, squared_cosine, norm_ratio,
     expected_ of each, is_default (whether ε is the paper's).
     """
@@ -102,7 +102,7 @@ def cosine_by_epsilon(
         errors = slope_errors(loss, problem.context, truth, generator_for(seed, "slope errors", repeat))
         scale = problem.dimension / truth.square().sum().item()
         for differences, epsilon in grid(DIFFERENCES, sorted({*epsilons, default})):
-            generator = generator_for(seed, "against epsilon", repeat)  # equal directions for all ε
+            generator = generator_for(seed, "against epsilon", repeat)  # the same directions for all ε
             estimate = estimate_gradient(loss, problem.context, q, epsilon, differences=differences, generator=generator)
             theory = expected_with_noise(q, problem.dimension, scale * errors.variance(epsilon, differences))
             keys = {"differences": differences, "epsilon": epsilon, "repeat": repeat}
@@ -141,9 +141,9 @@ def cosine_by_budget(
     seed: int = 1,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Agreement when both kinds of difference may spend the same number of loss queries.
+    """Agreement when both kinds of difference have the same budget of loss queries.
 
-    Forward differences buy budget − 1 directions, two-sided ones budget // 2.
+    It pays for budget − 1 directions with forward differences, budget // 2 with two-sided ones.
     Columns: budget, epsilon, differences, q, repeat, cosine, squared_cosine, norm_ratio.
     """
     table = []
@@ -171,13 +171,13 @@ def cosine_by_precision(
     seed: int = 1,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Agreement of forward estimates when the service works in low precision, against ε.
+    """Agreement of forward estimates when the service computes in low precision, against ε.
 
-    "features in …": the model runs in float32, text and image features are rounded
-    on their way out. "model in …": matrix products run in that type, by autocast, as
-    services do to save time; in float64 everything does. "products in TF32": inputs of
-    matrix products keep ten bits of mantissa, as on a GPU that is allowed to save
-    time so. Truth is the float64 gradient by backpropagation.
+    "features in …": the model runs in float32, and the returned text and image features
+    are rounded. "model in …": matrix products run in that type, by autocast, as services
+    do to save time; in float64 everything does. "products in TF32": inputs of matrix
+    products keep ten bits of mantissa, as on a GPU with TF32 enabled. The reference is
+    the float64 gradient by backpropagation.
     Columns: precision, epsilon, repeat, cosine, squared_cosine, norm_ratio, is_default.
     """
     default = default_epsilon(problem.dimension)
@@ -196,7 +196,7 @@ def cosine_by_precision(
 
 
 def rounded_loss(problem: PromptProblem, rows: torch.Tensor, precision: str):
-    """The loss on images `rows` as a service of that precision, a key of `PRECISIONS`, leads to."""
+    """The loss on images `rows` under a service of that precision, a key of `PRECISIONS`."""
     place, kind = PRECISIONS[precision]
     serving = {
         "products": lambda: Converted(to_tf32, PRODUCTS),
@@ -218,7 +218,7 @@ def rounded_loss(problem: PromptProblem, rows: torch.Tensor, precision: str):
 
 
 class Converted(TorchFunctionMode):
-    """While open, float32 inputs of `functions` (of every torch function if None) pass through `convert`."""
+    """In the block, float32 inputs of `functions` (of every torch function if None) pass through `convert`."""
 
     def __init__(self, convert, functions=None):
         super().__init__()
@@ -234,7 +234,7 @@ class Converted(TorchFunctionMode):
 
 
 def to_tf32(tensor: torch.Tensor) -> torch.Tensor:
-    """A float32 tensor rounded to the ten bits of mantissa that TF32 keeps of its 23."""
+    """A float32 tensor rounded to ten bits of mantissa, which TF32 keeps of the 23."""
     return ((tensor.contiguous().view(torch.int32) + (1 << 12)) & ~((1 << 13) - 1)).view(torch.float32)
 
 
@@ -244,12 +244,12 @@ def to_tf32(tensor: torch.Tensor) -> torch.Tensor:
 def error_by_batch(
     problem: PromptProblem, batch_sizes: list[int], counts: list[int], repeats: int, seed: int = 1, progress: bool = False
 ) -> pd.DataFrame:
-    """Where the error of an estimate comes from: the batch or the finite differences.
+    """The error of an estimate, split into the batch's share and that of the finite differences.
 
     With g the gradient on the whole support set, g_B on a batch and ĝ its estimate,
     E‖ĝ − g‖² = E‖g_B − g‖² + E‖ĝ − g_B‖² for unbiased ĝ. Columns: batch_size, q,
     repeat, and in units of ‖g‖²: batch_error, estimator_error, total_error and
-    expected_estimator_error, (d − 1)/q · ‖g_B‖², which is given the true g_B.
+    expected_estimator_error, (d − 1)/q · ‖g_B‖², which uses the true g_B.
     """
     whole = problem.gradient()
     unit = whole.square().sum().item()

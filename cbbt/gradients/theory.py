@@ -1,7 +1,7 @@
-"""What an estimated gradient should be, on a linear function, as formulas.
+"""Expected quality of an estimated gradient on a linear function, in closed form.
 
-For Gaussian directions the squared cosine between estimate and gradient follows a
-Beta law exactly: write ĝ = (1/q) UᵀU g with U (q, d) standard normal and take g along
+For Gaussian directions the squared cosine between estimate and gradient follows exactly
+a Beta law: write ĝ = (1/q) UᵀU g with U (q, d) standard normal and take g along
 the first axis, z = U g/‖g‖. Then ĝ's component along g is zᵀz/q and its others are
 zᵀZ_j/q with columns Z_j independent of z, so that
 
@@ -36,10 +36,10 @@ class Expected:
 
 
 def effective_directions(q: int, dimension: int, directions: str) -> float:
-    """How many Gaussian directions have the mean squared cosine of q of this family.
+    """The number of Gaussian directions with the same mean squared cosine as q of this family.
 
     sphere, rademacher: from the eigenvalues of the Gram matrix of the directions;
-    exact for q ≤ 2, for d = 2 (sphere) and as q → ∞, else to first order in 1/d.
+    exact for q ≤ 2, for d = 2 (sphere) and as q → ∞, otherwise to first order in 1/d.
     spsa: to leading order in 1/d. gaussian: q.
     """
     if directions in ("sphere", "rademacher"):
@@ -77,7 +77,7 @@ def expected(q: int, dimension: int, directions: str = "sphere") -> Expected:
 
 
 def expected_with_noise(q: int, dimension: int, noise: float) -> Expected:
-    """As `expected` for the sphere, when every slope carries an independent error.
+    """Like `expected` for the sphere, if every slope has an independent error.
 
     noise: error variance of a slope times d/‖g‖², which is 1 when error and signal
     are equally large. It adds d · noise to the d − 1 directions of pure error.
@@ -88,7 +88,7 @@ def expected_with_noise(q: int, dimension: int, noise: float) -> Expected:
 
 
 def expected_in_subspace(q: int, size: int, captured: float) -> Expected:
-    """Directions in a subspace of `size` dimensions that holds the share `captured` of ‖g‖²."""
+    """Directions in a subspace of `size` dimensions that holds the fraction `captured` of ‖g‖²."""
     inside = expected(q, size, "sphere")
     share = sqrt(captured)
     return Expected(share * inside.cosine, captured * inside.squared_cosine, share * inside.norm_ratio)

@@ -1,7 +1,7 @@
-"""What a method is given, and what it gives back.
+"""A method's input and output.
 
 `Support` holds the shots and nothing of the test split; `Session` says how a fit
-is carried out; `Classifier` and `Fitted` are the outcome. Every file of
+is carried out; `Classifier` and `Fitted` are the result. Every file of
 `cbbt.methods` has one function `fit(box, support, config, session) -> Fitted`.
 """
 
@@ -21,8 +21,8 @@ from cbbt.data.pixels import Pixels
 
 @dataclass
 class Split:
-    """Images to be judged on: raw features (m, E), labels int64 (m,), and the pixels,
-    which are needed by classifiers that change the images."""
+    """Images to evaluate on: raw features (m, E), labels int64 (m,), and the pixels,
+    which classifiers that change the images need."""
 
     features: torch.Tensor
     labels: torch.Tensor
@@ -35,7 +35,7 @@ class Support:
 
     views: raw features (V, n, E), V augmented views of n training shots.
     labels: int64 (n,). val_features: raw (m, E). val_labels: int64 (m,).
-    pixels, val_pixels: the same images before they are encoded, not augmented.
+    pixels, val_pixels: the same images before encoding, not augmented.
     """
 
     views: torch.Tensor
@@ -58,14 +58,14 @@ class Support:
 
 @dataclass(frozen=True)
 class ContextPrompt:
-    """A learned context (M, D), used with any classes."""
+    """A learned context (M, D), usable with any classes."""
 
     context: torch.Tensor
     position: str = "end"
 
     @classmethod
     def of(cls, context: torch.Tensor | None, position: str) -> ContextPrompt | None:
-        """That of a context as it is now; None where there is none, or one for each class (C, M, D)."""
+        """The prompt of a context's current value; None without a context, or with one per class (C, M, D)."""
         return None if context is None or context.ndim == 3 else cls(context.detach().clone(), position)
 
     def __call__(self, box, words) -> torch.Tensor:
@@ -77,12 +77,12 @@ class Classifier:
     """Class text features (C, E), an adapter, and the model's logit scale τ.
 
     head: a module (B, C) → (B, C) on the logits, or None.
-    text_weight: of the similarity logits beside those that the adapter adds, ≥ 0.
+    text_weight: weight of the similarity logits relative to those that the adapter adds, ≥ 0.
     image_prompt: (box, pixels (B, 3, H, W)) → raw features (B, E), for methods that
-        change what the model sees; None where the features of the images serve.
+        change the images; None if the plain image features are used.
     retext: (box, words) → text (C', E) of a learned prompt for other classes, where `words`
-        has their `class_names` and the `template`; None where no prompt was learned, or
-        one that belongs to the classes it was learned for.
+        has their `class_names` and the `template`; None if no prompt was learned, or only
+        one for the classes it was learned on.
     """
 
     text: torch.Tensor
@@ -95,7 +95,7 @@ class Classifier:
 
     @torch.no_grad()
     def logits(self, raw: torch.Tensor, box=None) -> torch.Tensor:
-        """Logits (B, C) of raw image features (B, E). Where the text is sealed, `box` is asked for them."""
+        """Logits (B, C) of raw image features (B, E). If the text is sealed, `box` is queried for them."""
         features, offsets = self.adapter(raw)
         sealed = isinstance(self.text, Sealed)
         logits = self.text.classify(features, box) if sealed else self.logit_scale * self.text_weight * features @ self.text.T
@@ -108,11 +108,11 @@ class Classifier:
         return accuracy_of(self.logits(raw), labels)
 
     def accuracy_on(self, split: Split, box) -> float:
-        """Top-1 accuracy in percent; with an image prompt, `box` encodes the split anew."""
+        """Top-1 accuracy in percent; with an image prompt, `box` encodes the split again."""
         return accuracy_of(self.logits_on(split, box), split.labels)
 
     def logits_on(self, split: Split, box) -> torch.Tensor:
-        """Logits (m, C) of a split; with an image prompt, `box` encodes it anew."""
+        """Logits (m, C) of a split; with an image prompt, `box` encodes it again."""
         raw = split.features
         if self.image_prompt is not None and len(split.labels):
             raw = torch.cat([self.image_prompt(box, batch.to(box.device)) for batch in split.pixels.batches()])
@@ -130,9 +130,9 @@ def accuracy_of(logits: torch.Tensor, labels: torch.Tensor) -> float:
 
 @dataclass
 class Fitted:
-    """What a method returns: the last step's classifier, the one best on validation
-    (the earliest, if several), its epoch, one history row per epoch, and how many
-    numbers were learned."""
+    """What a method returns: the last step's classifier, the best on validation
+    (the earliest, if several), its epoch, one history row per epoch, and the number of
+    learned parameters."""
 
     last: Classifier
     best_val: Classifier | None = None
@@ -145,9 +145,9 @@ class Fitted:
 class Session:
     """How a fit is carried out; nothing here changes its result.
 
-    judge: a handle on the box whose ledger counts monitoring apart from fitting.
-    observe: called with each epoch's classifier; what it returns is written into
-        the history beside the fit's own columns, and never read by the fit.
+    judge: a handle on the box whose ledger counts monitoring separately from fitting.
+    observe: called with each epoch's classifier; what it returns is added to the
+        history's columns and never read by the fit.
     checkpoint: file to save to and resume from, or None.
     save_every: seconds between checkpoints. progress: show a progress bar.
     """

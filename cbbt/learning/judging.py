@@ -1,9 +1,9 @@
-"""How a fitted classifier is judged beside its accuracy: its confusions, its calibration, and its parts that work elsewhere.
+"""Evaluation of a fitted classifier beyond accuracy: confusions, calibration, and transfer to other test sets.
 
-A part travels if it does not depend on the classes: a learned prompt, and what changes
-images or their features (an adapter that says that it is `class_free`). What has a row for
-each class cannot travel: heads, caches, class-specific contexts. On the same classes, or some
-of them, every part is used.
+A part transfers if it does not depend on the classes: a learned prompt, and whatever changes
+images or their features (an adapter marked `class_free`). Parts with a row for each class do
+not transfer: heads, caches, class-specific contexts. On the same classes, or a subset of
+them, every part is used.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def confusion_matrix(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor
 def fitting_logit_scale(text: torch.Tensor, raw: torch.Tensor, labels: torch.Tensor) -> float:
     """The τ of `LOGIT_SCALES` at which class text (C, E) fits the shots best, by cross-entropy.
 
-    raw: features (n, E). labels: int64 (n,). For a service that does not say its own τ.
+    raw: features (n, E). labels: int64 (n,). For a service whose own τ is unknown.
     Without shots CLIP's limit of 100: no prediction depends on it.
     """
     if not len(labels):
@@ -50,10 +50,10 @@ def fitting_logit_scale(text: torch.Tensor, raw: torch.Tensor, labels: torch.Ten
 
 
 def judge_elsewhere(classifier: Classifier, target, split: Split, box, start: torch.Tensor) -> dict:
-    """Scores of `classifier` on the images `split` of a `cbbt.data.targets.Target`, and what of it was used there.
+    """Scores of `classifier` on the images `split` of a `cbbt.data.targets.Target`, and which of its parts were used.
 
-    start: text (C', E) of the target's classes before any tuning, for classifiers whose prompt does not travel.
-    Returns accuracy and ece in percent, and travels: "all", "nothing", or the learned parts that serve there.
+    start: text (C', E) of the target's classes before any tuning, for classifiers whose prompt does not transfer.
+    Returns accuracy and ece in percent, and travels: "all", "nothing", or the learned parts that transfer.
     """
     travels, rows = ["all"], slice(None)
     if target.rows is None:
@@ -69,9 +69,9 @@ def judge_elsewhere(classifier: Classifier, target, split: Split, box, start: to
 
 
 def for_other_classes(classifier: Classifier, words, box, start: torch.Tensor) -> tuple[Classifier, list[str]]:
-    """The classifier of other classes that shares with `classifier` what does not depend on its classes; names of these parts.
+    """A classifier for other classes, with the parts of `classifier` that do not depend on its classes; names of these parts.
 
-    words: has the `class_names` and the `template`. A head on the logits stays behind.
+    words: has the `class_names` and the `template`. A head on the logits is left out.
     """
     free = getattr(classifier.adapter, "class_free", False)
     parts = {

@@ -1,8 +1,8 @@
-"""What a fit has done so far: its history, its best on validation, and its checkpoint.
+"""The progress of a fit: its history, its best on validation, and its checkpoint.
 
 Shared by the collaborative loop (`cbbt.learning.tuning`) and the searches (`cbbt.learning.search`).
-A checkpoint is one safetensors file that appears whole or not at all: the fit's
-tensors, and in its header the step, the history and the counts of both ledgers.
+A checkpoint is one safetensors file, written atomically: the fit's tensors, and in its
+header the step, the history and the counts of both ledgers.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from cbbt.files import whole_file
 
 
 class Progress:
-    """The state that every fit has beside its own tensors.
+    """The state that every fit has besides its own tensors.
 
-    step: steps done. history: a row per epoch. best_epoch, best: of the epoch that
-    was best on validation, the earliest if several, its number and parameters.
+    step: steps done. history: a row per epoch. best_epoch, best: number and parameters
+    of the epoch that was best on validation, the earliest if several.
     """
 
     def __init__(self, config, session, ledger):
@@ -35,9 +35,9 @@ class Progress:
         self.saved = time.monotonic()
 
     def close_epoch(self, classifier, parameters: dict[str, torch.Tensor], support, columns: dict) -> None:
-        """Write the epoch's row; remember `parameters` if they are the best on validation.
+        """Write the epoch's row; keep `parameters` if they are the best on validation.
 
-        Raises FloatingPointError, which names the step, if one of `columns` or a logit is not a finite number.
+        Raises FloatingPointError, which names the step, if one of `columns` or a logit is not finite.
         """
         try:
             self._close_epoch(classifier, parameters, support, columns)
@@ -61,7 +61,7 @@ class Progress:
         return self.session.checkpoint is not None and time.monotonic() - self.saved > self.session.save_every
 
     def save(self, tensors: dict[str, torch.Tensor], **own) -> None:
-        """Write a checkpoint of `tensors` and of `own`, what else the fit needs (JSON)."""
+        """Write a checkpoint of `tensors` and of `own`, further state of the fit (JSON)."""
         header = {
             "config": self.run_id,
             "step": self.step,
@@ -77,7 +77,7 @@ class Progress:
         self.saved = time.monotonic()
 
     def restore(self, device: torch.device) -> tuple[dict[str, torch.Tensor], dict] | None:
-        """Tensors and `own` of the checkpoint, if there is one; ValueError if it is another run's or damaged."""
+        """Tensors and `own` of the checkpoint, if there is one; ValueError if it belongs to another run or is damaged."""
         path = self.session.checkpoint
         if path is None or not path.exists():
             return None
@@ -86,7 +86,7 @@ class Progress:
                 header = json.loads(file.metadata()["progress"])
                 tensors = {key: file.get_tensor(key) for key in file.keys()}
         except (OSError, safetensors.SafetensorError) as error:
-            raise ValueError(f"{path} cannot be read ({error}): remove it, and the run starts anew") from error
+            raise ValueError(f"{path} cannot be read ({error}): remove it to start the run again") from error
         if header["config"] != self.run_id:
             raise ValueError(f"{path} belongs to run {header['config']}, not to {self.run_id}")
         for key in ("step", "history", "best_epoch"):
@@ -103,7 +103,7 @@ def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tenso
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """What an optimiser remembers of each parameter of its one group, by number and name."""
+    """The state that an optimiser keeps for each parameter of its one group, by number and name."""
     return {
         f"{index}.{key}": value
         for index, parameter in enumerate(optimizer.param_groups[0]["params"])

@@ -1,9 +1,9 @@
 """The loop of the searches: methods that learn from losses, one query after another.
 
-A *searcher* is a method's algorithm, cut into steps; `search` carries the steps
-out, within the budget, draws the anytime curve, keeps the best on validation, and
-resumes after a kill. Evolution strategies, SPSA and the search over words are
-searchers; CBBT and its variants have a loop of their own in `cbbt.learning.tuning`.
+A *searcher* is a method's algorithm, divided into steps; `search` carries out the
+steps within the budget, records the anytime curve, keeps the best on validation, and
+resumes after a kill. Evolution strategies, SPSA and word search are searchers; CBBT
+and its variants have a loop of their own in `cbbt.learning.tuning`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Searcher(Protocol):
     """One method as a sequence of steps. Every draw of a step comes from a generator of
     its own (`cbbt.seeding`), so that a step does not depend on which process makes it."""
 
-    cost: dict[str, int]  # grain → queries of a step; empty if steps differ, and the searcher itself has planned by the budget
+    cost: dict[str, int]  # grain → queries per step; empty if steps differ and the searcher has planned the budget itself
 
     def step(self, index: int, steps: int) -> dict:
         """Make step `index` of `steps`; returns columns of the history, `train_loss` among them.
@@ -33,27 +33,27 @@ class Searcher(Protocol):
         """
 
     def parameters(self) -> dict[str, torch.Tensor]:
-        """What is deployed now. The floating-point numbers in it count as learned; words are bytes, and do not."""
+        """What would be deployed now. Its floating-point numbers count as learned; words are bytes, and do not."""
 
     def classifier(self, box, parameters: dict[str, torch.Tensor]) -> Classifier:
-        """The classifier of such parameters, as a copy of its own; its queries go to `box`."""
+        """The classifier of such parameters, as an independent copy; its queries go to `box`."""
 
     def state(self) -> dict[str, torch.Tensor]:
-        """All that `restore` needs to go on as if nothing had happened."""
+        """All that `restore` needs to continue as if uninterrupted."""
 
     def restore(self, state: dict[str, torch.Tensor]) -> None: ...
 
 
 def search(box, support: Support, config, session: Session, searcher: Searcher, steps: int) -> Fitted:
-    """Carry out `steps` steps, or, with a budget on the queries of a step, as many as it pays for.
+    """Carry out `steps` steps, or as many as the budget allows.
 
-    The classifier is judged at `POINTS` even stages, each an epoch of the history.
-    Raises ValueError without shots, and BudgetExceeded if the budget does not pay for one step.
+    The classifier is evaluated at `POINTS` evenly spaced steps, each an epoch of the history.
+    Raises ValueError without shots, and BudgetExceeded if the budget does not allow one step.
     """
     if not len(support.labels):
-        raise ValueError("there is nothing to learn from: the support set is empty, choose shots ≥ 1")
+        raise ValueError("the support set is empty: choose shots ≥ 1")
     progress = Progress(config, session, box.ledger)
-    affordable = box.ledger.affordable_steps(searcher.cost)  # before what a checkpoint adds to the counts
+    affordable = box.ledger.affordable_steps(searcher.cost)  # before a checkpoint adds to the counts
     steps = steps if affordable is None else affordable
     restored = progress.restore(box.device)
     if restored:

@@ -7,12 +7,12 @@ same current prompts (Guo et al., 2023):
     ĝ     = estimate of ∇_v mean CE(τ f'·t(v) + o)   queries to the box
     v     ← Adam(v, clip(ĝ, 5));  adapter ← optimiser(exact gradient)
 
-The same loop trains the prompt alone, the adapter alone, and, with
-`ExactGradient` through the white box, CoOp. A budget ends queries, not learning: the
-adapter's steps cost none and go on, and the prompt's, where fewer are affordable than
-planned, are spread over them. Read `tune` first. A run can stop at any step: every draw
-has its own generator (`cbbt.seeding`), so a checkpoint is the parameters, the
-optimisers' moments and the counts, and nothing else.
+The same loop trains the prompt alone, the adapter alone, and, with `ExactGradient`
+through the white box, CoOp. A budget ends queries, not learning: the adapter's steps
+cost none and continue; if the budget allows fewer prompt steps than planned, they are
+spread over them. Read `tune` first. A run can stop at any step: every draw has its own
+generator (`cbbt.seeding`), so a checkpoint holds only the parameters, the optimisers'
+moments and the counts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from cbbt.seeding import batch_rows, generator_for
 
 
 class EstimatedGradient:
-    """Prompt gradients from loss queries alone (CBBT)."""
+    """Prompt gradients from loss queries only (CBBT)."""
 
     def __init__(self, box, class_names, config):
         self.box, self.class_names, self.config = box, class_names, config
@@ -69,7 +69,7 @@ class EstimatedGradient:
         )
         if config.differences == "forward":
             text = base[0]
-        else:  # two-sided differences never ask at the context itself
+        else:  # two-sided differences never query the context itself
             text = self.box.encode_prompts(context[None], self.class_names, config.position)[0]
         return estimate.gradient, estimate.base_loss, text
 
@@ -93,7 +93,7 @@ class ExactGradient:
 def learning_rate(base: float, epoch: float, config) -> float:
     """Cosine after `warmup_epochs` at `warmup_lr`, as in CoOp and CBBT.
 
-    `epoch` counts from 0, and is whole where the rate falls with each epoch, not with each step.
+    `epoch` counts from 0; it is an integer if the rate falls per epoch, not per step.
     """
     if epoch < config.warmup_epochs:
         return min(base, config.warmup_lr)
@@ -101,7 +101,7 @@ def learning_rate(base: float, epoch: float, config) -> float:
 
 
 def prompt_steps(total: int, every: int, affordable: int | None) -> set[int]:
-    """At which of `total` steps the prompt makes one: each `every`-th, or as many of those as are affordable, evenly spread."""
+    """Those of `total` steps that update the prompt: every `every`-th, or as many of these as are affordable, evenly spread."""
     planned = range(0, total, every)
     count = len(planned) if affordable is None else min(affordable, len(planned))
     return {planned[number * len(planned) // count] for number in range(count)}
@@ -120,29 +120,29 @@ def tune(
     prompt_optimizer: Callable = torch.optim.Adam,
     text: torch.Tensor | None = None,
 ) -> Fitted:
-    """Run the loop for `config.epochs` epochs, the prompt's steps within the budget.
+    """Run the loop for `config.epochs` epochs, with the prompt's steps within the budget.
 
     An epoch has as many steps as the shots fill batches, and at least
-    `config.min_epoch_steps`: fewer shots are gone through again.
+    `config.min_epoch_steps`, for which few shots are repeated.
 
     Args:
-        adapter: output-side module, None for none; trained if `adapter_optimizer` is given, and
+        adapter: output-side module or None; trained if `adapter_optimizer` is given, and
             then neither used nor trained in the first `config.adapter_start` epochs.
-        context, prompt_gradient: the start (M, D) or (C, M, D) and the source of
-            its gradients; without them the prompts stay at `text` (C, E). What the
-            source says that an estimate costs (`cost`) is what a budget is planned by.
+        context, prompt_gradient: the initial context (M, D) or (C, M, D) and the source of
+            its gradients; without them the prompts stay at `text` (C, E). The budget is
+            planned with the source's `cost` of an estimate.
         prompt_optimizer: (parameters, lr, weight_decay) → the prompt's optimiser.
 
     Returns the classifiers and the history. Raises ValueError without shots, and
-    BudgetExceeded if the budget does not pay for one step of the prompt.
+    BudgetExceeded if the budget does not allow one step of the prompt.
     """
     adapter = adapter or IdentityAdapter()
     n = len(support.labels)
     if not n:
-        raise ValueError("there is nothing to tune on: the support set is empty, choose shots ≥ 1")
+        raise ValueError("the support set is empty: choose shots ≥ 1")
     steps_per_epoch = max(n // min(config.batch_size, n), config.min_epoch_steps)
     total = config.epochs * steps_per_epoch
-    joined = config.adapter_start * steps_per_epoch if adapter_optimizer is not None else 0  # the step of the adapter's first
+    joined = config.adapter_start * steps_per_epoch if adapter_optimizer is not None else 0  # the adapter's first step
     asking = set()
     if prompt_gradient is not None:
         affordable = box.ledger.affordable_steps(prompt_gradient.cost)
@@ -200,7 +200,7 @@ def _detach(tensor: torch.Tensor | None) -> torch.Tensor | None:
 
 
 class _Loop:
-    """The state of `tune`: parameters, optimisers, and what the running epoch has seen."""
+    """The state of `tune`: parameters, optimisers, and the losses of the current epoch."""
 
     def __init__(self, context, prompt_optimizer, adapter, adapter_optimizer, text, config, progress):
         self.config, self.progress = config, progress
@@ -212,7 +212,7 @@ class _Loop:
             self.prompt_optimizer = prompt_optimizer([self.context], lr=config.prompt_lr, weight_decay=config.weight_decay)
         self.adapter_lr = adapter_optimizer.param_groups[0]["lr"] if adapter_optimizer else 0.0
         self.past: torch.Tensor | None = None  # the last estimates of the prompt's gradient, oldest first
-        self.losses: list[float] = []  # of the running epoch: the prompt's, where there is one
+        self.losses: list[float] = []  # of the current epoch: the prompt's, if there is one
         self.gradient_norms: list[float] = []
 
     @property
@@ -238,7 +238,7 @@ class _Loop:
         self.adapter_optimizer.step()
 
     def epoch_means(self) -> dict:
-        """Mean loss and gradient norm of the epoch that ends; of the prompt it may hold none."""
+        """Mean loss and gradient norm of the finished epoch, which may have no prompt step."""
         means = {"train_loss": self.losses, "gradient_norm": self.gradient_norms}
         self.losses, self.gradient_norms = [], []
         return {name: sum(values) / len(values) for name, values in means.items() if values}
@@ -250,7 +250,7 @@ class _Loop:
         return tensors
 
     def fitted(self, classifier, support: Support, joined: int) -> Fitted:
-        """Both classifiers, each with an adapter of its own, if it has joined by then."""
+        """Both classifiers, each with its own adapter if that had started by then."""
         last, best = classifier(), self.progress.best
         trained = [group["params"] for optimizer in self._optimizers().values() for group in optimizer.param_groups]
         learned = sum(parameter.numel() for parameters in trained for parameter in parameters)
@@ -283,7 +283,7 @@ class _Loop:
         self.progress.save(tensors, losses=self.losses, gradient_norms=self.gradient_norms)
 
     def restore(self, device: torch.device) -> None:
-        """Go on where the checkpoint stopped, if there is one."""
+        """Resume from the checkpoint, if there is one."""
         restored = self.progress.restore(device)
         if restored is None:
             return

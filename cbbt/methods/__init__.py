@@ -1,7 +1,7 @@
-"""The methods, one file each; `METHODS` lists them, `parts/` is what several share.
+"""The methods, one file each; `METHODS` lists them, `parts/` holds shared parts.
 
-Read `cbbt` first, then any other: each reads like its algorithm. All that a method
-learns of a model comes through the `box` it is given, and of a task through the shots.
+Read `cbbt` first, then any other: each reads like its algorithm. A method learns about
+a model only through the `box` it is given, and about a task only through the shots.
 
 To add one: write a file with `fit(box, support, config, session) -> Fitted`, name it
 here, and give it a row in `cbbt.catalogue` (label, access, look); or pass your own
@@ -46,11 +46,11 @@ from cbbt.methods import (
 
 @dataclass(frozen=True)
 class Method:
-    """How a method is carried out; what it is called stands in `cbbt.catalogue`.
+    """A method's function and defaults; its label is in `cbbt.catalogue`.
 
     fit: (box, support, config, session) → Fitted.
     white_box: whether `fit` is given a `WhiteBox`. needs_shots: False for zero-shot.
-    defaults: the method's own values of settings that `RunConfig` leaves at None.
+    defaults: the method's values for settings that `RunConfig` leaves at None.
     settings: a frozen dataclass of further settings that only this method has.
     """
 
@@ -61,8 +61,8 @@ class Method:
     settings: type | None = None
 
 
-# What a method without a default of its own has. Rates and the adapter's ratio are what configs/search.yaml
-# chose with 16 shots. On the embedded model d = 128, so q = 64 is the ratio of the paper's 256 at d = 512.
+# Defaults for methods without their own. Rates and the adapter's ratio were chosen by configs/search.yaml
+# with 16 shots. On the embedded model d = 128, so q = 64 keeps the paper's ratio of q = 256 at d = 512.
 DEFAULTS = {
     "start": "context", "context_length": 1, "context_init": "a",
     "q": 64, "directions": "sphere", "scoring": "batch", "prompt_every": 1,

@@ -1,7 +1,7 @@
 """CBBT's adapter side alone: a residual adapter (CLIP-Adapter, Gao et al., IJCV 2024).
 
 The prompts stay at CBBT's initial context ("a <class>."), so that `adapter` and
-`cbbt` differ in prompt tuning and in nothing else.
+`cbbt` differ only in prompt tuning.
 """
 
 from cbbt.learning.fitting import Fitted

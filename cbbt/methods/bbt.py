@@ -1,14 +1,14 @@
-"""BBT on a CLIP's text prompt (Sun et al., ICML 2022; github.com/txsun1997/Black-Box-Tuning).
+"""BBT on a CLIP text prompt (Sun et al., ICML 2022; github.com/txsun1997/Black-Box-Tuning).
 
 CMA-ES over z with a fixed random A; a candidate's context is p₀ + A z, its fitness
-the loss on the whole support set. For CLIP, BBT is reported by CraFT and SharpZO as
-CraFT's search without its head: four tokens "a photo of a", 512 numbers, populations
-of 40, 8,000 evaluations.
+the loss on the whole support set. For CLIP, CraFT and SharpZO report BBT as CraFT's
+search without its head: four tokens "a photo of a", 512 numbers, populations of 40,
+8,000 evaluations.
 
-Changed: BBT's code tunes language models, and CraFT's always has its head; here is the
-search that both share. The candidate of the lowest loss ever is deployed, as in BBT, not
-the mean of a population, as in CraFT. CraFT sets the deviation of A's entries (0.2 or 1),
-σ (0.02 or 1) and the bounds of z (±5 or none) for each data set; here BPT-VLM's rule sets
+Changed: BBT's code tunes language models, and CraFT's always has its head; this is the
+search that both share. The candidate with the lowest loss so far is deployed, as in BBT, not
+the mean of a population, as in CraFT. CraFT sets the standard deviation of A's entries (0.2 or
+1), σ (0.02 or 1) and the bounds of z (±5 or none) for each data set; here BPT-VLM's rule sets
 the first, with the embeddings of the task's own sentences in place of the vocabulary's,
 which a box does not give, σ is 1, and there are no bounds. pycma's own stopping rules,
 which both codes use, are off: all evaluations are made.
@@ -34,16 +34,16 @@ from cbbt.seeding import generator_for
 
 @dataclass(frozen=True)
 class Settings:
-    """The published constants; see the module for the scale of A."""
+    """The published constants; see the module's docstring for the scale of A."""
 
     tokens: int = 4  # context vectors
     init: str = "a photo of a"  # p₀
     numbers: int = 512  # of z
     population: int = 40
-    evaluations: int = 8000  # candidates scored in all
+    evaluations: int = 8000  # candidates scored in total
     sigma: float = 1.0
     bound: float = 0.0  # entries of z stay in ±bound; 0: none
-    std: float | None = None  # of A's entries; None: as token embeddings vary
+    std: float | None = None  # of A's entries; None: calibrated to the token embeddings
 
     def __post_init__(self):
         check_types(self)
@@ -52,7 +52,7 @@ class Settings:
 
     @property
     def dimension(self) -> int:
-        """How many numbers are searched."""
+        """Number of parameters searched."""
         return self.numbers
 
 
@@ -62,7 +62,7 @@ def fit(box, support, config, session) -> Fitted:
 
 
 class Bbt:
-    """The algorithm, generation by generation (see `cbbt.learning.search.Searcher`)."""
+    """The algorithm; a step is one generation (see `cbbt.learning.search.Searcher`)."""
 
     def __init__(self, box, support, config):
         self.box, self.support, s = box, support, config.settings
@@ -105,4 +105,4 @@ class Bbt:
 
     def restore(self, state) -> None:
         self.evolution.replay(state["losses"].cpu())
-        self.best, self.best_loss = state["z"], state["losses"].min().item()  # told as doubles, so not rounded
+        self.best, self.best_loss = state["z"], state["losses"].min().item()  # stored in double precision, so not rounded

@@ -1,26 +1,26 @@
 """BPT-VLM, shallow: text and image prompts evolved together (Yu et al., IJCAI 2023; github.com/BruthYU/BPT-VLM).
 
 One CMA-ES over the joint z of 500 + 500 numbers: eight text context vectors A z_t and
-five tokens B z_i, which are put among the patches of the image transformer; the
-fitness is the loss on the whole support set, whose images every candidate has
-encoded anew. The prompt of the lowest loss ever is deployed.
+five tokens B z_i, which are inserted among the patches of the image transformer; the
+fitness is the loss on the whole support set, whose images are encoded again for every
+candidate. The prompt with the lowest loss so far is deployed.
 
 Repaired: the released code tests every 12 generations (ImageNet 60) and keeps the highest
 of these test accuracies; here the test split is not seen.
 
-Changed: the scale of A is that of token embeddings, as published, but those of the task's
-own sentences, for a box does not give the vocabulary's. Mean and scale of B are published
-as statistics of the image tower's first weights, which a box does not give either: here
-the mean is 0 and the scale W^-1/2, W the tokens' width, with which CLIP starts such tokens.
-The released code draws its shots in a way of its own, writes hyphens of class names as
+Changed: the scale of A is that of token embeddings, as published, but from the task's own
+sentences, because a box does not give the vocabulary's. Published mean and scale of B are
+statistics of the image tower's first weights, which a box does not give either: here
+the mean is 0 and the scale W^-1/2, with W the tokens' width, as CLIP initialises such tokens.
+The released code draws its shots by its own rule, replaces hyphens in class names by
 spaces, and uses pycma's own stopping rules; here shots are CoOp's, hyphens stay, and all
 evaluations are made.
 
-What a loss query scores: one candidate on all shots, whose images are encoded anew for it;
-in `bpt_vlm_text` one context on all shots, every view of them.
+What a loss query scores: one candidate on all shots, whose images are encoded again for it;
+in `bpt_vlm_text` one context on all views of all shots.
 
-`bpt_vlm` needs a box that takes image tokens, a vision transformer; `bpt_vlm_text` is the
-text side alone, for any box.
+`bpt_vlm` needs a box that takes image tokens, a vision transformer; `bpt_vlm_text` is only
+the text side, for any box.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Settings(bbt.Settings):
         super().__post_init__()
         check_ranges(self, {"image_tokens": 0, "image_numbers": 1})
         if bool(self.image_tokens) == isinstance(self, TextSettings):
-            raise ValueError(f"bpt_vlm has image tokens, bpt_vlm_text none, got image_tokens={self.image_tokens}")
+            raise ValueError(f"bpt_vlm needs image tokens, bpt_vlm_text has none, got image_tokens={self.image_tokens}")
 
     @property
     def dimension(self) -> int:
@@ -80,7 +80,7 @@ class Bpt(bbt.Bbt):
     def __init__(self, box, support, config):
         s = config.settings
         if s.image_tokens and box.image_token_dim is None:
-            raise ValueError(f"{box.name} takes no image tokens, which bpt_vlm needs; bpt_vlm_text is its text side alone")
+            raise ValueError(f"{box.name} takes no image tokens, which bpt_vlm needs; choose bpt_vlm_text, its text side")
         super().__init__(box, support, config)
         self.settings, self.image_projection = s, None
         if s.image_tokens:
@@ -106,7 +106,7 @@ class Bpt(bbt.Bbt):
         return torch.cat([self.loss(text, z) for text, z in zip(texts, candidates)])
 
     def loss(self, text: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        """The loss (1,) of one candidate: its class features (C, E) on the shots as its tokens have them seen."""
+        """The loss (1,) of one candidate: its class features (C, E) on the shots encoded with its image tokens."""
         see = seen_through(self.image_tokens(z))
         features = torch.cat([see(self.box, batch.to(self.box.device)) for batch in self.support.pixels.batches()])
         return self.box.losses(text[None], F.normalize(features, dim=-1), self.labels)

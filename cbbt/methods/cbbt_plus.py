@@ -1,31 +1,31 @@
-"""CBBT+, this kit's own variant: the prompt by linearised answers, beside experts that read the same shots.
+"""CBBT+, this kit's own variant: a prompt tuned by linearised answers, pooled with experts on the same shots.
 
-Prompt side. CBBT asks a perturbed prompt for its loss; the box answers with the features of every
-class. Kept whole, these answers are a local model on which the loss of the whole support has an
-exact gradient (`cbbt.gradients.linearised`). A step asks q directions and three places to go
-to, q + 3 prompt sets, where a step of CBBT asks q + 1 for one estimate.
+Prompt side. CBBT uses only the loss of a perturbed prompt; the box answers with the features of
+every class. Kept whole, these answers give a local model on which the loss of the whole support set
+has an exact gradient (`cbbt.gradients.linearised`). A step queries q directions and three candidate
+points, q + 3 prompt sets, where a step of CBBT queries q + 1 for one estimate.
 
 Output side. A residual adapter that is trained on tuned text learns again what the prompt has
-learned. Here several experts meet the text of the initial prompt, and the tuned prompt joins them
-with a vote of its own:
+learned. Here several experts are fitted with the text of the initial prompt, and the tuned prompt
+joins them with a vote of its own:
 
     log p = w log p_prompt + Σ_h w_h log p_h,   w = `prompt_weight` / √shots · Σ_h w_h
 
 - "kernel": kernel ridge regression from the initial prompt to the labels (ProKeR, Bendou et al., 2025);
 - "adapter": CBBT's residual adapter, with its own settings;
-- "map": the orthogonal map from shots to their text, shrunk by a part (LFA's closed form, Ouali et al., 2023);
+- "map": the orthogonal map from shots to their text, shrunk towards the identity (LFA's closed form, Ouali et al., 2023);
 - "gda": Gaussian discriminant analysis (Wang et al., 2024).
 
-The experts' weights are those that do best on shots held out of them (`cbbt.methods.parts.experts`).
-The prompt cannot be weighed so, since it has seen all shots. With few shots it is as good as the experts, with many
-it is not, so its weight falls with their number. Without `experts` the prompt is alone; with `steps` at 0 it stays
-untuned.
+The experts' weights are those that do best on held-out shots (`cbbt.methods.parts.experts`).
+The prompt cannot be weighted this way, since it has seen all shots. With few shots it is as good as the experts, with
+many it is not, so its weight falls with their number. Without `experts` the prompt is used alone; with `steps` at 0 it
+stays untuned.
 
-A box that gives no features of prompts but logits of images serves the prompt alone as well: then the logits of the
-shots are the answers that are linearised.
+With a box that gives logits of images but no prompt features, the prompt can still be tuned alone: the logits of the
+shots are then linearised.
 
-What a loss query scores: one context on all shots, in all their views. Each context that is asked counts
-as one, though the loss is computed from the answer, on the user's side.
+What a loss query scores: one context on all views of all shots. Each context queried counts as one, though the loss
+is computed from the answer on the user's side.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ DEFAULTS = {"context_length": 4, "q": 16}
 
 @dataclass(frozen=True)
 class Settings:
-    """What CBBT+ adds to the settings of all methods (`q`, `epsilon`, `context_length`, those of the adapter)."""
+    """CBBT+'s settings in addition to those of all methods (`q`, `epsilon`, `context_length`, those of the adapter)."""
 
     steps: int = 12  # of the prompt, q + 3 prompt sets each
     memory: int = 64  # directions in the frame
     experts: list = field(default_factory=lambda: list(EXPERTS))
-    prompt_weight: float = 0.5  # with one shot, as a share of the experts'; divided by the root of their number
+    prompt_weight: float = 0.5  # with one shot, relative to the experts' total; divided by the square root of the number of shots
     beta: float = 2.0  # sharpness of the kernel
     ridge: float = 0.3  # λ of its regression
     shrinkage: float = 0.3  # of the map towards the identity
-    answers: str = "features"  # of prompts, or "logits" of the shots: what is linearised
+    answers: str = "features"  # what is linearised: "features" of prompts, or "logits" of the shots
 
     def __post_init__(self):
         check_types(self)
@@ -70,7 +70,7 @@ class Settings:
         check_ranges(self, {"steps": 0, "memory": 1, "prompt_weight": 0, "shrinkage": 0}, positive=("beta", "ridge"))
         choose("answers", self.answers, ("features", "logits"))
         if self.experts and self.answers != "features":
-            raise ValueError("experts need features of prompts: with answers='logits' leave them out, experts=[]")
+            raise ValueError("experts need prompt features: with answers='logits' set experts=[]")
         if self.shrinkage > 1:
             raise ValueError(f"shrinkage must lie in [0, 1], got {self.shrinkage}")
 
@@ -97,7 +97,7 @@ def fit(box, support, config, session) -> Fitted:
 
 
 class CbbtPlus:
-    """The prompt, step by step (see `cbbt.learning.search.Searcher`); the experts are fitted at its start."""
+    """The prompt, in steps (see `cbbt.learning.search.Searcher`); the experts are fitted at the start."""
 
     def __init__(self, box, support, config, session):
         self.box, self.support, self.config, self.settings = box, support, config, config.settings
@@ -114,7 +114,7 @@ class CbbtPlus:
         self.cost = {"loss_queries": sets, "class_prompts": sets * len(support.class_names)}
 
     def ask(self, contexts: torch.Tensor) -> torch.Tensor:
-        """Answers to N contexts: text features (N, C, E), or logits (N, n, C) of all shots in all their views."""
+        """Answers to N contexts: text features (N, C, E), or logits (N, n, C) of all views of all shots."""
         text = self.box.encode_prompts(contexts, self.support.class_names, self.config.position)
         if not self.gives_features:
             return self.box.logits(text, self.features)
@@ -122,7 +122,7 @@ class CbbtPlus:
         return text
 
     def loss(self, answer: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of all shots, in all their views, for one answer."""
+        """Cross-entropy of all views of all shots, for one answer."""
         logits = self.box.logit_scale * self.features @ answer.T if self.gives_features else answer
         return F.cross_entropy(logits, self.labels)
 

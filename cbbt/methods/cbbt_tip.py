@@ -1,8 +1,8 @@
 """CBBT with a cache adapter in place of the residual one (Guo et al., 2023).
 
-The cache's logits join the loss that the perturbed prompts are scored with, and
-its keys are trained against the current prompts. α and β are chosen on held-out
-shots at the initial prompts, and stay.
+The cache's logits enter the loss of the perturbed prompts, and its keys are trained
+against the current prompts. α and β are chosen on held-out shots at the initial
+prompts, and then kept.
 """
 
 from cbbt.learning.fitting import Fitted

@@ -1,21 +1,21 @@
 """ZS-LP and CLAP: a linear probe that starts from the text (Silva-Rodríguez et al., CVPR 2024; github.com/jusiro/CLAP).
 
-One prototype w_c per class, at the start its text feature t_c, logits τ cos(f, w_c). ZS-LP trains
-them by stochastic descent on the cross-entropy of the shots. CLAP holds them to the text,
+One prototype w_c per class, initialised at its text feature t_c, with logits τ cos(f, w_c). ZS-LP
+trains them by SGD on the cross-entropy of the shots. CLAP also pulls them towards the text,
 
     loss = CE + mean_c λ_c ‖w_c − t_c‖²
 
-λ_c being the mean probability that the zero-shot classifier gives to class c on its shots: what
+where λ_c is the mean probability that the zero-shot classifier gives to class c on its shots: what
 it knows is kept. Neither chooses anything on validation.
 
 Repaired: nothing. CLAP's outer loop, which would adapt λ, does not run under the published
-command, and is not here.
+command, and is omitted.
 
 Changed: twenty random crops of each shot; here all of the run's `views`, of which a pass sees
-as many as there are shots. Text features have their own length L there; a box gives them with
+as many as there are shots. Its text features have their own length L; a box gives them with
 unit norm, which is as if the rate were L² times as large and the penalty 1/L² times.
 
-What a loss query scores: it asks none.
+What a loss query scores: the method makes none.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from cbbt.seeding import batch_rows
 
 @dataclass(frozen=True)
 class Settings:
-    """The published constants of both."""
+    """The published constants shared by both."""
 
     lr: float = 0.1
     momentum: float = 0.9
@@ -51,7 +51,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class ClapSettings(Settings):
-    """And CLAP's own."""
+    """CLAP's further constants."""
 
     penalty: float = 1.0  # factor of the λ_c
 
@@ -67,7 +67,7 @@ def fit(box, support, config, session) -> Fitted:
 
 
 class ZeroShotProbe(Descent):
-    """ZS-LP, batch by batch (see `cbbt.learning.search.Searcher`)."""
+    """ZS-LP; a step is one batch (see `cbbt.learning.search.Searcher`)."""
 
     def __init__(self, box, support, config):
         self.text, self.scale = start_text(box, support, config), box.logit_scale

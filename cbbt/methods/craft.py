@@ -1,7 +1,7 @@
 """CraFT: a prompt by evolution, a head by gradients (Wang et al., ICML 2024; github.com/mrflogs/CraFT).
 
-The prompt is searched as in BBT. Beside it a small network on the logits is trained,
-refined = logits + MLP(logits), and each side is held to the other,
+The prompt is searched as in BBT. In addition a small network on the logits is trained,
+refined = logits + MLP(logits), and each side is regularised towards the other,
 
     fitness of z      CE(logits) + w · KL(refined ‖ logits)
     loss of the head  CE(refined) + w · KL(logits ‖ refined), w = 0 after 1/n of the search
@@ -9,18 +9,17 @@ refined = logits + MLP(logits), and each side is held to the other,
 In each generation the head is trained for one epoch, on the next of the augmented
 views, at the context of the distribution's mean.
 
-Repaired: the released code trains the head on logits of image features that are not
-normalised, and then scores and deploys it on those of normalised ones; here they are
-normalised in all three places. Its budget counts prompts alone; here the images are
-counted too.
+Repaired: the released code trains the head on logits of unnormalised image features,
+but scores and deploys it on logits of normalised ones; here they are normalised in all
+three places. Its budget counts only prompts; here the images are counted too.
 
 Changed: the released code draws one more population and takes its mean, which is the
-distribution's but for the noise; its head sees a new random view of every shot in each
+distribution's mean plus noise; its head sees a new random view of every shot in each
 generation, here the run's `views` in turn; its logits have the factor 100, here the
-box's own. The deviation of the projection's entries (0.2 or 1), σ (0.02 or 1), the bounds
-of z (±5 or none), w (0 to 1) and n (1 or 4) were set for each data set by a rule that is
-not shown; here they are the same for all, the deviation as in `bbt`. For ImageNet the
-released code has a wider head (512) and deploys the best candidate; here it is as the others.
+box's own. The standard deviation of the projection's entries (0.2 or 1), σ (0.02 or 1), the
+bounds of z (±5 or none), w (0 to 1) and n (1 or 4) were set for each data set by an unstated
+rule; here they are the same for all, the deviation as in `bbt`. For ImageNet the released
+code has a wider head (512) and deploys the best candidate; here ImageNet is treated like the others.
 
 What a loss query scores: one context on all shots, the first view of each.
 """
@@ -64,19 +63,19 @@ def fit(box, support, config, session) -> Fitted:
 
 
 class Craft(bbt.Bbt):
-    """BBT's search with the refined logits in the fitness, and the head's training after each generation."""
+    """BBT's search with the refined logits in the fitness, and training of the head after each generation."""
 
     def __init__(self, box, support, config):
         super().__init__(box, support, config)
         self.settings, self.seed = config.settings, config.seed
         # The search scores one pass over the shots, as published.
         self.features, self.labels = F.normalize(support.views[0], dim=-1), support.labels
-        self.z = torch.zeros_like(self.best)  # of the present context
+        self.z = torch.zeros_like(self.best)  # of the current context
         n_classes, s = len(support.class_names), self.settings
         self.head = RefiningHead(n_classes, s.hidden, generator_for(config.seed, "head")).to(box.device)
         self.optimizer = torch.optim.Adam(self.head.parameters(), lr=s.head_lr)
-        # and one question for the text of the context at which the head is trained; its logits are asked for where text
-        # features are no answers
+        # A step also encodes the text of the context at which the head is trained; if text features are not given, it
+        # queries the logits instead.
         asked = 0 if box.gives_features else math.ceil(len(self.labels) / s.batch)
         self.cost = {"loss_queries": s.population + asked, "class_prompts": (s.population + 1) * n_classes}
 
@@ -128,7 +127,7 @@ class Craft(bbt.Bbt):
         return self.parameters() | moments | {"losses": self.evolution.history()}
 
     def restore(self, state) -> None:
-        super().restore(state)  # the strategy, and the lowest loss so far
+        super().restore(state)  # restores the strategy, and the lowest loss so far
         self.z = state["z"]
         self.head.load_state_dict(part(state, "head."))
         restore_optimizer(self.optimizer, part(state, "adam."))
@@ -141,7 +140,7 @@ class RefiningHead(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(n_classes, hidden), nn.ReLU(), nn.Linear(hidden, n_classes))
         for layer in (self.layers[0], self.layers[2]):
-            bound = layer.in_features**-0.5  # torch's own range, from a generator of ours
+            bound = layer.in_features**-0.5  # torch's own range, from our generator
             for parameter in layer.parameters():
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
 

@@ -1,17 +1,17 @@
 """The cross-modal linear probe (Lin et al., CVPR 2023; github.com/linzhiqiu/cross_modal_adaptation).
 
-A linear head without bias, at the start the class text features, trained by AdamW on images and
-texts alike: half of a batch are features of shots, the other half features of class texts, each
-an example of its class. Logits are τ W f, and W is not normalised again.
+A linear head without bias, initialised with the class text features and trained by AdamW on images
+and texts: half of a batch are features of shots, the other half features of class texts, each an
+example of its class. Logits are τ W f, and W is not normalised again.
 
 Repaired: nothing.
 
-Changed: twelve settings of rate, decay and batch are compared on as many validation images as
-shots (four at most), for each data set and seed, and the iteration best there is kept; here one
-setting serves all seeds, and the last step is reported. A shot is seen as it is and mirrored;
-here in all of the run's `views`. The average of the head with the zero-shot one is not here.
+Changed: the released code compares twelve settings of rate, decay and batch on as many validation
+images as shots (four at most), for each data set and seed, and keeps the best iteration; here all
+seeds share one setting, and the last step is reported. It uses each shot and its mirror image; here
+all of the run's `views`. The average of the head with the zero-shot one is omitted.
 
-What a loss query scores: it asks none.
+What a loss query scores: the method makes none.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from cbbt.seeding import batch_rows, generator_for
 
 @dataclass(frozen=True)
 class Settings:
-    """The published constants; of those that are compared there, the first."""
+    """The published constants; of several that are compared there, the first."""
 
     lr: float = 1e-3  # or 1e-4
     weight_decay: float = 0.0  # decoupled; or 0.01, or 1e-4
@@ -52,7 +52,7 @@ def fit(box, support, config, session) -> Fitted:
 
 
 class CrossModal(Descent):
-    """The training, batch by batch (see `cbbt.learning.search.Searcher`)."""
+    """The training; a step is one batch (see `cbbt.learning.search.Searcher`)."""
 
     def __init__(self, box, support, config):
         self.text, self.scale = start_text(box, support, config), box.logit_scale

@@ -1,17 +1,17 @@
 """GDA, "A Hard-to-Beat Baseline" (Wang et al., ICLR 2024; github.com/mrflogs/ICLR24): no training.
 
-The features of a class are taken for Gaussian, with one covariance for all classes. Bayes' rule
-then gives a linear classifier in closed form (`cbbt.methods.parts.heads.gda`), which stands
-beside the zero-shot one: logits = τ f·t + α (f W + b).
+The features of a class are modelled as Gaussian, with one covariance for all classes. Bayes' rule
+then gives a linear classifier in closed form (`cbbt.methods.parts.heads.gda`), which is added to
+the zero-shot one: logits = τ f·t + α (f W + b).
 
 Repaired: the released code chooses α on the whole validation split, and for ImageNet on the
-test split; here on held-out shots. It seeds its draws once before all numbers of shots, so that
-but for one shot its sets are not those that CoOp draws with the same seed; here they are.
+test split; here on held-out shots. It sets its seed once for all numbers of shots, so that except
+for one shot its sets are not those that CoOp draws with the same seed; here they are.
 
-Changed: it takes ten random crops of each shot; here all of the run's `views`. From a single view
-of a single shot per class no covariance can be told, and what remains is zero-shot.
+Changed: it takes ten random crops of each shot; here all of the run's `views`. A single view of a
+single shot per class gives no covariance, which leaves zero-shot.
 
-What a loss query scores: it asks none.
+What a loss query scores: the method makes none.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ ONE_SHOT = 1e-3  # what the released code's logs chose for single shots
 
 @dataclass(frozen=True)
 class Settings:
-    """alpha: weight of the discriminant. None: of `ALPHAS`, as published, the one that classifies held-out shots best;
-    a single shot per class leaves nothing to hold out, then `ONE_SHOT`."""
+    """alpha: weight of the discriminant. None: the one of `ALPHAS`, as published, that classifies held-out shots best;
+    with a single shot per class nothing can be held out: `ONE_SHOT`."""
 
     alpha: float | None = None
 
@@ -49,7 +49,7 @@ def fit(box, support, config, session) -> Fitted:
     features, alpha = F.normalize(raw, dim=-1), config.settings.alpha
     if alpha is None:
         folds = shot_numbers(support.labels)
-        if folds.max() == 1:  # of two shots of each class one would be left, and no covariance: they are held out one by one
+        if folds.max() == 1:  # two folds would leave one shot per class and no covariance: hold out shots one by one
             folds = torch.arange(len(folds), device=folds.device)
         alpha = held_out_alpha(features, labels, text, box.logit_scale, folds.repeat(len(support.views)))
     weight, bias = gda(features, labels, len(text))
@@ -57,7 +57,7 @@ def fit(box, support, config, session) -> Fitted:
 
 
 def held_out_alpha(features, labels, text, logit_scale: float, folds) -> float:
-    """The α of the most hits on shots held out of the discriminant, beside class features `text` (C, E)."""
+    """The α with the highest accuracy on shots held out of the discriminant, given class features `text` (C, E)."""
     if not folds.any():
         return ONE_SHOT
     logits, own = logit_scale * features @ text.T, gda_held_out(features, labels, len(text), folds)

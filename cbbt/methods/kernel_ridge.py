@@ -1,21 +1,21 @@
 """ProKeR: kernel ridge regression towards the zero-shot classifier (Bendou et al., CVPR 2025; arXiv 2501.11175).
 
-Of all functions in a Gaussian kernel's space, the one that meets the shots' labels without going
-far from the zero-shot classifier: with φ(x) the cosines of x and the class text, S the shots
-and Y their labels, one-hot,
+Of all functions in a Gaussian kernel's space, the one that fits the shots' labels while staying
+close to the zero-shot classifier: with φ(x) the cosines of x and the class text, S the shots
+and Y their one-hot labels,
 
     logits = τ [φ(x) + K(x, S) (K(S, S)/λ + I)⁻¹ (Y − φ(S))],   K(x, y) = exp(−β (1 − cos(x, y)))
 
 in closed form (`cbbt.methods.parts.heads.kernel_ridge`); no training.
 
-Repaired: β and λ are chosen on the whole validation split, or for all data sets by ImageNet, whose
-validation split is its test split there; here on held-out shots.
+Repaired: the released code chooses β and λ on the whole validation split, or for all data sets on
+ImageNet, whose validation split is its test split there; here on held-out shots.
 
-Changed: ten random crops of each shot; here all of the run's `views`. The values to choose from
-span the published ranges in geometric steps, not in even ones. The factor τ, which changes no
-accuracy, is not there. Memory grows with the square of shots times views.
+Changed: ten random crops of each shot; here all of the run's `views`. The candidate values cover the
+published ranges in geometric, not in even steps. The released code lacks the factor τ, which changes
+no accuracy. Memory grows with the square of shots times views.
 
-What a loss query scores: it asks none.
+What a loss query scores: the method makes none.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from cbbt.methods.parts.start import start_text
 
 BETAS = [0.1 * 10 ** (k / 5) for k in range(11)]  # 0.1 to 10
 RIDGES = [0.001 * 10 ** (k / 5) for k in range(21)]  # 0.001 to 10
-ONE_SHOT = 3.0, 0.05  # β and λ that are published for single shots
+ONE_SHOT = 3.0, 0.05  # published β and λ for one shot
 
 
 @dataclass(frozen=True)
 class Settings:
-    """beta, ridge: β and λ. Both None: of `BETAS` and `RIDGES` the pair that classifies held-out shots best; a single
-    shot per class leaves nothing to hold out, then `ONE_SHOT`."""
+    """beta, ridge: β and λ. Both None: the pair of `BETAS` and `RIDGES` that classifies held-out shots best; with a
+    single shot per class nothing can be held out: `ONE_SHOT`."""
 
     beta: float | None = None
     ridge: float | None = None
@@ -46,7 +46,7 @@ class Settings:
     def __post_init__(self):
         check_types(self)
         if (self.beta is None) != (self.ridge is None):
-            raise ValueError(f"beta and ridge are given or chosen together, got {self.beta} and {self.ridge}")
+            raise ValueError(f"beta and ridge must both be given or both be None, got {self.beta} and {self.ridge}")
         check_ranges(self, {}, positive=() if self.beta is None else ("beta", "ridge"))
 
 
@@ -64,7 +64,7 @@ def fit(box, support, config, session) -> Fitted:
 
 
 def held_out_constants(features, labels, base, logit_scale: float, folds) -> tuple[float, float]:
-    """The pair (β, λ) of the most hits on shots held out of the regression from the cosines `base` (n, C)."""
+    """The pair (β, λ) with the highest accuracy on shots held out of the regression from the cosines `base` (n, C)."""
     if not folds.any():
         return ONE_SHOT
     candidates = (

@@ -1,24 +1,24 @@
 """LFA: a linear map of the image features (Ouali et al., ICCV 2023; github.com/saic-fi/LFA).
 
-With unit-norm features X (n, E) of the shots and the class text feature of each one's
-label, Y (n, E):
+With unit-norm features X (n, E) of the shots and the class text features Y (n, E) of
+their labels:
 
 1. the orthogonal map nearest to X → Y, W = U Vᵀ from the SVD of XᵀY (Procrustes);
 2. shrunk towards the identity, W − β (W − I), β chosen on held-out shots;
-3. refined by AdamW on a hinge between the label's text feature and the three nearest.
+3. refined by AdamW on a hinge loss between the label's text feature and the three nearest.
 
-Deployed is x' = normalise(x W). The box is asked for C texts and nothing else.
+Deployed is x' = normalise(x W). The box is queried only for C texts.
 Each iteration uses one view of every shot, as the released code does with its crops.
 
 Repaired: the released code draws new splits for every β; here all β are compared on the
-same ones. Where many maps are nearest it takes any, here the one that turns least (see
+same ones. If several maps are equally near it takes any, here the one that turns least (see
 `aligned`). It shows the test accuracy of every iteration; here the test split is not seen.
 
 Changed: its views are five crops of each shot, of which steps 1 and 2 see the middle one;
-here they are the run's `views`, all of them in steps 1 and 2, and a shot's stay on one
-side of a split. It has a number of iterations for each data set, here one for all.
+here they are the run's `views`, all of them in steps 1 and 2, and all views of a shot are on
+the same side of a split. It sets the number of iterations for each data set, here one for all.
 
-What a loss query scores: it asks none.
+What a loss query scores: the method makes none.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ class Settings:
 
     shrinkages: int = 25  # values of β in [0, 1]
     splits: int = 3  # of the shots, 80 % to fit W and 20 % to choose β
-    # Published: 30 (Pets) to 2000 (Cars), one per data set, and no word on how they were chosen; 200 is
-    # the released program's default.
+    # Published: 30 (Pets) to 2000 (Cars), one per data set, chosen by an unstated rule; 200 is the
+    # released program's default.
     steps: int = 200
     lr: float = 5e-4
     last_lr: float = 1e-7  # of the cosine
     weight_decay: float = 5e-4
     neighbours: int = 3  # class text features that an image is ranked against
     margin: float = 0.25  # times 1 − cosine of the two classes
-    noise: float = 0.035  # standard deviation of what is added to the features
-    dropout: float = 0.05  # share of their entries; noise and dropout come in every second iteration, at random
+    noise: float = 0.035  # standard deviation of the noise added to the features
+    dropout: float = 0.05  # fraction of their entries; noise and dropout are each applied with probability one half
 
     def __post_init__(self):
         check_types(self)
@@ -69,7 +69,7 @@ def fit(box, support, config, session) -> Fitted:
 
 
 class Lfa:
-    """The refinement, step by step (see `cbbt.learning.search.Searcher`); closed form and shrinkage are its start."""
+    """The refinement, in steps (see `cbbt.learning.search.Searcher`), started from the shrunk closed form."""
 
     cost: dict[str, int] = {}
 
@@ -112,9 +112,9 @@ class Lfa:
 def aligned(views: torch.Tensor, labels: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
     """The orthogonal W (E, E) that brings unit-norm views (V, n, E) nearest to their classes' text (C, E).
 
-    With fewer classes than dimensions many W do: the released code takes whichever the
-    SVD's arbitrary basis gives, so its numbers depend on the machine. A trace of the
-    identity in XᵀY settles it: of all nearest maps, the one that turns features least.
+    With fewer classes than dimensions W is not unique: the released code takes the one from the
+    SVD's arbitrary basis, so its numbers depend on the machine. A small multiple of the identity
+    added to XᵀY makes it unique: of all nearest maps, the one that turns features least.
     """
     moment = views.sum(dim=0).T.double() @ text[labels].double()
     least = 1e-6 * moment.norm() * torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
@@ -128,7 +128,7 @@ def shrunk(w: torch.Tensor, beta: float) -> torch.Tensor:
 
 
 def best_shrinkage(views, labels, text, count: int, splits: int, generator: torch.Generator) -> float:
-    """Of `count` even β in [0, 1], the one with most hits on held-out fifths of the shots; the least if several.
+    """Of `count` evenly spaced β in [0, 1], the best on held-out fifths of the shots; the smallest if several.
 
     The splits are random and not stratified, as published.
     """
@@ -145,7 +145,7 @@ def best_shrinkage(views, labels, text, count: int, splits: int, generator: torc
 
 
 def disturbed(features: torch.Tensor, noise: float, dropout: float, generator: torch.Generator) -> torch.Tensor:
-    """Features (n, E) with Gaussian noise, with some entries dropped, with both or with neither."""
+    """Features (n, E) with Gaussian noise, dropped entries, both or neither, at random."""
     noisy, dropped = (torch.rand(2, generator=generator) < 0.5).tolist()
     if noisy:
         features = features + noise * torch.randn(features.shape, generator=generator).to(features.device)
@@ -159,7 +159,7 @@ def reranking_loss(features, labels, text, neighbours: int = 3, margin: float = 
     """Mean of max(0, d(x, own) + m − d(x, j)) over unit-norm features (n, E) and the classes j nearest to each.
 
     d is the Euclidean distance to unit-norm text (C, E), m = `margin` · (1 − cosine of
-    own and j). The own class, where it is among the nearest, adds zero.
+    own and j). The own class adds zero if it is among the nearest.
     """
     distances = torch.cdist(features, text)
     nearest, classes = distances.topk(min(neighbours, len(text)), largest=False)

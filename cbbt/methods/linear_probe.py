@@ -1,16 +1,16 @@
 """The plain linear probe: logistic regression on the shots' features, as in CLIP (Radford et al., ICML 2021).
 
-L2-penalised, by scikit-learn's L-BFGS; no text takes part. The inverse weight C of the penalty is
-chosen as in CoOp's program `lpclip`: of seven powers of ten the best, then eight times the best of it
+L2-penalised, by scikit-learn's L-BFGS; no text is used. The inverse weight C of the penalty is
+chosen as in CoOp's program `lpclip`: the best of seven powers of ten, then eight times the best of it
 and its two neighbours, a power of ten away at first and half as far each time.
 
 Repaired: nothing.
 
-Changed: C is chosen on held-out shots, in four parts at most, and not on validation images, as
-many as shots (four at most). Features have unit norm, as for all methods here, and C means
-another penalty than for CLIP's own. All of the run's `views` are examples.
+Changed: C is chosen on held-out shots, in at most four folds, and not on as many validation images
+as shots (four at most). Features have unit norm, as for all methods here, so that the same C means
+another penalty than with CLIP's own features. All of the run's `views` are examples.
 
-What a loss query scores: it asks none.
+What a loss query scores: the method makes none.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ CLIP = 0.316  # CLIP's published C on ImageNet
 
 @dataclass(frozen=True)
 class Settings:
-    """c: inverse weight of the penalty. None: chosen on held-out shots; a single shot per class leaves nothing to
-    hold out, then CLIP's published 0.316."""
+    """c: inverse weight of the penalty. None: chosen on held-out shots; with a single shot per class nothing can
+    be held out: CLIP's published 0.316."""
 
     c: float | None = None
     iterations: int = 1000  # of L-BFGS at most
@@ -58,11 +58,11 @@ def fit(box, support, config, session) -> Fitted:
 
 def logistic_regression(features, labels, n_classes: int, c: float, iterations: int) -> tuple[torch.Tensor, torch.Tensor]:
     """W (E, C) and b (C,) of features (n, E) and labels (n,); a class without a feature is never the most probable."""
-    from sklearn.linear_model import LogisticRegression  # a second to import, for this one method
+    from sklearn.linear_model import LogisticRegression  # takes a second to import, and only this method needs it
 
     probe = LogisticRegression(C=c, max_iter=iterations)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # where the penalty is small, the iterations end before the descent
+        warnings.simplefilter("ignore")  # with a small penalty the iterations end before convergence
         probe.fit(features.double().cpu().numpy(), labels.cpu().numpy())
     rows, intercepts = probe.coef_, probe.intercept_
     if len(rows) == 1:  # two classes: one row of log odds
@@ -73,7 +73,7 @@ def logistic_regression(features, labels, n_classes: int, c: float, iterations: 
 
 
 def held_out_c(features, labels, n_classes: int, folds, iterations: int) -> float:
-    """The C of the most hits on held-out shots, by powers of ten and then by halving."""
+    """The C with the highest accuracy on held-out shots, by powers of ten and then by halving."""
     if not folds.any():
         return CLIP
 

@@ -1,22 +1,22 @@
 """LP++ (Huang et al., CVPR 2024; github.com/FereshteShakeri/FewShot-CLIP-Strong-Baseline).
 
-A linear probe whose classes also have a learned share of their text: logits W f + b + α_c f·t_c,
-all of the N features at once. Step sizes are not searched; they follow from the features F (N, E):
+A linear probe with a learned weight for each class's text: logits W f + b + α_c f·t_c, trained on
+all N features at once. Step sizes are not searched; they follow from the features F (N, E):
 
     of W and b   4 N / λ_max(Fᵀ F), with momentum, in every epoch
     of α         N / (4 max_c Σ_i (f_i·t_c)²), a plain step, in every tenth epoch
 
 W starts at the sums of the classes' features, each α_c at `text_weight` τ times the mean of f_i·t_{y_i}.
 
-Repaired: the released code never clears α's gradient, so each of its steps goes along the sum of all
-gradients so far; here along the present one. For six data sets it cuts the images to those of
-one draw first, so that its ten draws differ in order only; here every seed draws anew.
+Repaired: the released code never clears α's gradient, so each step uses the sum of all gradients so
+far; here only the current one. For six data sets it first reduces the images to those of one draw, so
+that its ten draws differ only in order; here every seed makes a new draw.
 
-Changed: it reports the epoch that is best on as many validation images as shots; here the last one.
-One random crop of each shot; here all of the run's `views`. Its bias starts at random, here at 0.
+Changed: it reports the best epoch on as many validation images as shots; here the last one.
+It takes one random crop of each shot; here all of the run's `views`. Its bias starts at random, here at 0.
 α starts at 250 times the mean, which is 2.5 τ for CLIP's τ of 100.
 
-What a loss query scores: it asks none.
+What a loss query scores: the method makes none.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Settings:
 
     steps: int = 300  # epochs, each of one batch
     momentum: float = 0.9
-    text_every: int = 10  # epochs from one step of α to the next
+    text_every: int = 10  # epochs per step of α
     text_weight: float = 2.5  # of α at the start, times τ
 
     def __post_init__(self):
@@ -53,7 +53,7 @@ def fit(box, support, config, session) -> Fitted:
 
 
 class LpPlus(Descent):
-    """The training, epoch by epoch (see `cbbt.learning.search.Searcher`)."""
+    """The training; a step is one epoch (see `cbbt.learning.search.Searcher`)."""
 
     def __init__(self, box, support, config):
         self.settings, self.text = config.settings, start_text(box, support, config)
@@ -82,7 +82,7 @@ class LpPlus(Descent):
 
 
 def step_sizes(features: torch.Tensor, cosines: torch.Tensor) -> tuple[float, float]:
-    """The steps of W and b, and of α, for features (N, E) and their cosines with the class text (N, C)."""
+    """The step sizes of W and b, and of α, for features (N, E) and their cosines with the class text (N, C)."""
     n = len(features)
     largest = torch.linalg.matrix_norm(features.double(), 2).square()  # eigenvalue of Fᵀ F
     return 4 * n / largest.item(), n / (4 * cosines.double().square().sum(dim=0).max().item())

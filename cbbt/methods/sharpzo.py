@@ -6,31 +6,31 @@ The context is p₀ + A w, with the embedding p₀ of four words and a fixed ran
     stage 1   CMA-ES; each candidate z of a generation is scored at z + ρ ĝ/‖ĝ‖, with ĝ the gradient at the
               distribution's mean by central differences along every coordinate
     stage 2   w ← w − η [L(w + µu) − L(w − µu)] / 2µ · u, with u normal on the coordinates that a mask keeps; it
-              is drawn anew every K steps and keeps those of the highest w² · zscore(ĝ²), ĝ as in stage 1
+              is recomputed every K steps and keeps those with the highest w² · zscore(ĝ²), ĝ as in stage 1
 
-The last w is deployed. Losses are of three kinds, and the history counts each: of
-candidates, of differences along coordinates (2 for each of the 512), and along random
+The last w is deployed. Loss queries are of three kinds, and the history counts each: for
+candidates, for differences along coordinates (2 for each of the 512), and along random
 directions. A generation costs 1,064 of them, a mask 1,024, a step 2.
 
-Changed: the search starts at w = 0, the words themselves, where the paper draws w from
-N(0, 0.02²). Published are a number of generations for each data set (100 to 500) and 20,000
-generations and steps in all; here `first` is stage 1's share of all losses, so that a
+Changed: the search starts at w = 0, the words themselves, while the paper draws w from
+N(0, 0.02²). The paper has a number of generations for each data set (100 to 500) and 20,000
+generations and steps in total; here `first` is stage 1's share of all losses, so that a
 budget shortens both stages alike; the defaults are 200 generations and 19,800 steps. σ
 (0.1 to 1), η, µ and the deviation of A's entries (0.2, or 1 for three sets) were set for
-each data set; here they are the same for all, the most frequent ones. Masks have stage 1's µ:
-with the 1e-5 that is published for them, single precision leaves the embedded model's ĝ a
-cosine of 0.64 to the true gradient where A's entries have a deviation of 0.02, and of 0.99
-at 0.2; with 1e-3 it is above 0.999 at both. There are no bounds, which the code has for some
-sets (±5), and no stopping rules of pycma's.
+each data set; here they are the same for all, the most frequent ones. Masks use stage 1's µ:
+with the published 1e-5 for masks, in single precision the embedded model's ĝ has a cosine
+of 0.64 to the true gradient if A's entries have a deviation of 0.02, and of 0.99 at 0.2;
+with 1e-3 it is above 0.999 for both. There are no bounds, which the code has for some
+sets (±5), and pycma's stopping rules are off.
 
 `released` does as the released code does: the gradient is divided by the norm of its 40
 equal rows, which makes the radius ρ/√40; stage 2 has no mask; its directions are the mean of
 40, shorter by √40; and estimates are never cleared, so that each step follows the sum of all
 of them and of stage 1's last gradient. Not reproduced: the first step, whose direction is
-not yet such a mean; the second population, whose mean stands for the distribution's; and the
+not yet such a mean; the second population, whose mean replaces the distribution's; and the
 published options that end in an error.
 
-What a loss query scores: one context on all shots, every view of them.
+What a loss query scores: one context on all views of all shots.
 """
 
 from __future__ import annotations
@@ -51,23 +51,23 @@ from cbbt.seeding import generator_for
 
 @dataclass(frozen=True)
 class Settings:
-    """The published constants; see the module for those that were set for each data set."""
+    """The published constants; see the module's docstring for those that were set for each data set."""
 
     tokens: int = 4  # context vectors
     init: str = "a photo of a"  # p₀
     numbers: int = 512  # of w
-    losses: int = 353776  # in all: 200 generations, 19,800 steps, 99 masks
+    losses: int = 353776  # in total: 200 generations, 19,800 steps, 99 masks
     first: float = 0.6016  # stage 1's share of them
     population: int = 40
     sigma: float = 0.4
     bound: float = 0.0  # entries of candidates stay in ±bound; 0: none
-    std: float | None = 0.2  # of A's entries; None: as token embeddings vary
+    std: float | None = 0.2  # of A's entries; None: calibrated to the token embeddings
     radius: float = 0.1  # ρ
     mu: float = 1e-3  # half the length of a difference
     lr: float = 1e-3  # η
     mask_every: int = 200  # K
-    kept: float = 0.5  # share of the coordinates that the mask keeps
-    released: bool = False  # as the released code does
+    kept: float = 0.5  # fraction of the coordinates that the mask keeps
+    released: bool = False  # follow the released code
 
     def __post_init__(self):
         check_types(self)
@@ -76,19 +76,19 @@ class Settings:
         check_ranges(self, at_least | {"losses": self.population + 2 * self.numbers}, positive)
         for name in ("first", "kept"):
             if getattr(self, name) > 1:
-                raise ValueError(f"{name} is a share, at most 1, got {getattr(self, name)}")
+                raise ValueError(f"{name} is a fraction and must be at most 1, got {getattr(self, name)}")
 
     @property
     def dimension(self) -> int:
-        """How many numbers are searched."""
+        """Number of parameters searched."""
         return self.numbers
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How losses are spent: at least one generation, then a mask for every K steps that the rest pays for.
+    """How losses are spent: at least one generation, then a mask for every K steps that the rest allows.
 
-    Where it pays for none, all coordinates are kept. every: steps from one mask to the next.
+    If it allows none, all coordinates are kept. every: steps per mask.
     """
 
     generations: int
@@ -108,7 +108,7 @@ class Plan:
         return math.ceil(self.steps / self.masks) if self.masks else self.steps
 
     def masks_by(self, steps: int) -> int:
-        """How many masks are drawn in the first `steps` steps of stage 2."""
+        """Number of masks in the first `steps` steps of stage 2."""
         return math.ceil(steps / self.every) if self.masks else 0
 
 
@@ -125,13 +125,13 @@ class SharpZo(bbt.Bbt):
         self.settings, self.seed = config.settings, config.seed
         s, loss = self.settings, {"loss_queries": 1, "class_prompts": len(support.class_names)}
         smallest = {grain: (s.population + 2 * s.numbers) * count for grain, count in loss.items()}
-        box.ledger.affordable_steps(smallest)  # or BudgetExceeded
+        box.ledger.affordable_steps(smallest)  # raises BudgetExceeded if not affordable
         self.plan = Plan.of(box.ledger.affordable_steps(loss) or s.losses, s)
-        self.cost = {}  # steps differ: the plan has shared the budget out
+        self.cost = {}  # steps differ: the plan has divided the budget
         self.w = torch.zeros_like(self.best)
         self.mask = torch.ones_like(self.w)
         self.sum = torch.zeros_like(self.w)  # of gradients, for the released code
-        self.spread = s.population**-0.5 if s.released else 1.0  # of what the released code has in 40 rows
+        self.spread = s.population**-0.5 if s.released else 1.0  # the released code averages 40 rows
 
     def step(self, index: int, steps: int) -> dict:
         done = index - self.plan.generations
@@ -187,7 +187,7 @@ class SharpZo(bbt.Bbt):
 
 
 def keep_mask(w: torch.Tensor, gradient: torch.Tensor, kept: float) -> torch.Tensor:
-    """1 for the share `kept` of coordinates with the highest w² · zscore(ĝ²), at least one; 0 for the others, like `w` (k,)."""
+    """1 for the fraction `kept` of coordinates with the highest w² · zscore(ĝ²), at least one; else 0; like `w` (k,)."""
     squares = gradient.square()
     spread = squares.std()
     score = w.square() * (squares - squares.mean()) / (spread if spread > 0 else 1.0)

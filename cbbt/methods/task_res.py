@@ -1,17 +1,17 @@
 """TaskRes: a residual on the class text features (Yu et al., CVPR 2023; github.com/geekyutao/TaskRes).
 
-t'_c = normalise(t_c + α x_c) with one trained vector x_c per class, zero at the start: the
-classifier starts as the zero-shot one. Adam on the cross-entropy of the shots, a view of each
-in every pass.
+t'_c = normalise(t_c + α x_c) with one trained vector x_c per class, initially zero: the
+classifier starts as the zero-shot one. Adam on the cross-entropy of the shots, with one view of
+each per pass.
 
 Repaired: nothing. The released code reports the last step and chooses nothing on data; α is set
 by hand for one data set.
 
 Changed: it draws new random crops in every pass; here the run's `views` in turn. It adds the
-residual to text features as they leave the model; a box gives them with unit norm. Its "enhanced
-base", a projection of the text trained before on the same shots, is not here.
+residual to unnormalised text features; a box gives them with unit norm. Its "enhanced base", a
+projection of the text trained beforehand on the same shots, is omitted.
 
-What a loss query scores: it asks none.
+What a loss query scores: the method makes none.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def fit(box, support, config, session) -> Fitted:
 
 
 class TaskRes(Descent):
-    """The training, batch by batch (see `cbbt.learning.search.Searcher`)."""
+    """The training; a step is one batch (see `cbbt.learning.search.Searcher`)."""
 
     def __init__(self, box, support, config):
         self.text, self.scale = start_text(box, support, config), box.logit_scale

@@ -1,4 +1,4 @@
-"""Tip-Adapter (Zhang et al., ECCV 2022): a cache of the shots beside zero-shot CLIP.
+"""Tip-Adapter (Zhang et al., ECCV 2022): a cache of the shots added to zero-shot CLIP.
 
 Nothing is trained; α and β are chosen on held-out shots (the released code searches on
 the whole validation split, and on the test split for ImageNet).

@@ -1,7 +1,7 @@
 """Tip-Adapter-F (Zhang et al., ECCV 2022): the cache's keys trained on the shots.
 
-α and β are chosen on held-out shots before the training, and stay: of trained keys no shot
-can be held out. The last step is reported (the released code keeps the epoch best on test,
+α and β are chosen on held-out shots before training and then kept: no shot can be held out
+of trained keys. The last step is reported (the released code keeps the best epoch on test,
 and searches α and β once more after it).
 """
 

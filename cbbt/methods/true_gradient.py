@@ -1,8 +1,8 @@
-"""CBBT's prompt side with the true gradient, through the white box: what the estimate is measured by.
+"""CBBT's prompt side with the true gradient, through the white box: the reference for the estimate.
 
-The same loop, start, optimiser and schedule as `cbbt_prompt`, so that the two
-differ in nothing but the source of the gradient. It bounds what better estimates can
-bring to this prompt, not what prompts can do: for that see `coop`.
+The same loop, initial context, optimiser and schedule as `cbbt_prompt`, so that the two
+differ only in the source of the gradient. It bounds what better estimates can add to
+this prompt, not what prompts can do: for that see `coop`.
 """
 
 from cbbt.learning.fitting import Fitted

@@ -1,22 +1,22 @@
-"""Search over words, with a language model as the optimiser (Liu et al., CVPR 2024) or without.
+"""Word search: templates, with a language model as the optimiser (Liu et al., CVPR 2024) or without.
 
 A pool of templates, each a sentence with `{}` for the class name, is ranked by accuracy
 on the shots. A proposer (`cbbt.methods.parts.proposers`) sees the three best and the three worst and
-writes a new one, which joins the pool; the best is deployed. The box is given plain
-text: no embedding, no gradient. In `llm_search` the proposer is a language model, as
-published; in `word_search` no model takes part, and words are edited at random.
+writes a new one, which joins the pool; the best is deployed. The box gets plain text: no
+embeddings, no gradients. In `llm_search` the proposer is a language model, as published;
+in `word_search` words are edited at random, without a model.
 
 Released code: github.com/shihongl1998/LLM-as-a-blackbox-optimizer.
 
-Repaired: its default kind of question is not defined there; here the question is in
-`cbbt.methods.parts.proposers`. It scores every template on the test split too, and sorts
-its sheet by that; here the test split is not seen.
+Repaired: its default prompt for the language model is undefined; here it is in
+`cbbt.methods.parts.proposers`. It also scores every template on the test split and sorts
+its results by that; here the test split is not seen.
 
 Changed: it starts from 80 captions, which are not public, and ends after 10 proposals of a
-model since retired; here the pool starts from `START` and the budget is a setting. Of
-templates of one accuracy the lower cross-entropy stands first here.
+model since retired; here the pool starts from `START` and the budget is a setting. Ties in
+accuracy are ranked by cross-entropy here.
 
-What a loss query scores: one template on all shots, every view of them.
+What a loss query scores: one template on all views of all shots.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from cbbt.learning.search import search
 from cbbt.methods.parts.proposers import PROPOSERS, well_formed
 from cbbt.seeding import generator_for
 
-# The pool at first, after the task's own template. What a model cannot read is left out, free of charge.
+# The initial pool, after the task's own template. Templates that a model cannot read are skipped at no cost.
 START = (
     "{}", "{}.", "a {}.", "the {}.", "one {}.", "some {}.",
     "this is a {}.", "this is the {}.", "there is a {}.", "here is a {}.", "it is a {}.",
@@ -54,13 +54,13 @@ START = (
 
 @dataclass(frozen=True)
 class Settings:
-    """The search's constants; published where nothing else is said."""
+    """The search's constants, as published unless noted."""
 
     proposer: str = "words"  # a key of `cbbt.methods.parts.proposers.PROPOSERS`: seeded edits, offline
     endpoint: str = ""  # of "chat"
     model: str = ""  # of "chat"
     shown: int = 3  # best templates that a proposer sees, and as many of the worst
-    tries: int = 15  # questions to the proposer, until a template is new and can be read
+    tries: int = 15  # requests to the proposer until a template is new and readable
     # Templates scored, START among them; published: 80 and 10. Offline edits need more, being blind
     # (candidates in configs/search_peers.yaml).
     steps: int = 240
@@ -71,7 +71,7 @@ class Settings:
         choose("proposer", self.proposer, PROPOSERS)
         if self.proposer == ("words" if isinstance(self, ChatSettings) else "chat"):
             raise ValueError(f"word_search proposes words offline, llm_search by a language model, got {self.proposer!r}")
-        PROPOSERS[self.proposer](self)  # what it lacks is said before anything is asked
+        PROPOSERS[self.proposer](self)  # missing settings are reported before the first query
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class ChatSettings(Settings):
 
 def fit(box, support, config, session) -> Fitted:
     if config.settings.proposer != "words":
-        session = dataclasses.replace(session, save_every=0.0)  # a reply may cost money: it is kept at once
+        session = dataclasses.replace(session, save_every=0.0)  # a reply may cost money: save it at once
     return search(box, support, config, session, WordSearch(box, support, config), config.settings.steps)
 
 
@@ -106,7 +106,7 @@ class WordSearch:
         return {"train_loss": loss, "train_accuracy": accuracy, "templates": len(self.scores), "template": best}
 
     def candidates(self, index: int) -> Iterator[str]:
-        """Templates for step `index`: what the pool starts from, then what the proposer writes."""
+        """Templates for step `index`: first those of the initial pool, then the proposer's."""
         yield from (self.support.template, *START)
         ranked = [(template, self.scores[template][0]) for template in self.ranked()]
         shown, draw = self.settings.shown, generator_for(self.seed, "proposal", index)
@@ -114,7 +114,7 @@ class WordSearch:
             yield from self.propose(ranked[:shown], ranked[shown:][-shown:], draw)
 
     def score(self, template: str) -> bool:
-        """Ask for the template's accuracy on the shots; False, and free, if it is known or of no use."""
+        """Query the template's accuracy on the shots; False, at no cost, if it is already known or unusable."""
         own = template == self.support.template
         if template in self.scores or template in self.refused or not (own or well_formed(template)):
             return False
@@ -131,7 +131,7 @@ class WordSearch:
         return True
 
     def ranked(self) -> list[str]:
-        """The pool, the highest accuracy first; of equals the lower cross-entropy, then the earlier."""
+        """The pool, the highest accuracy first; ties by lower cross-entropy, then the earlier."""
         return sorted(self.scores, key=lambda template: (-self.scores[template][0], self.scores[template][1]))
 
     def parameters(self) -> dict[str, torch.Tensor]:

@@ -1,7 +1,7 @@
 """Zero-shot CLIP (Radford et al., 2021): the class text before any tuning, nothing learned.
 
-`zero_shot` reads the hand-written template, `zero_shot_bare` the prompt from which
-CBBT starts ("a <class>."): what lies between them is wording, and no method's gain.
+`zero_shot` uses the hand-written template, `zero_shot_bare` the prompt from which
+CBBT starts ("a <class>."): their difference is due to wording, not to a method.
 """
 
 from cbbt.adapters import IdentityAdapter

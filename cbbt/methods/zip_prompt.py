@@ -1,23 +1,23 @@
-"""ZIP: a prompt in 417 numbers (Park et al., ICLR 2025; github.com/LOG-postech/ZIP).
+"""ZIP: a prompt with 417 parameters (Park et al., ICLR 2025; github.com/LOG-postech/ZIP).
 
-Eight context vectors are moved together: the increments of all tokens form a matrix
-of low rank, plus a row that they share, and each row is spread over the D numbers
-of its token by a Fastfood projection F_i (Le et al., ICML 2013),
+Eight context vectors are tuned together: the increments of all tokens form a low-rank
+matrix plus a shared row, and a Fastfood projection F_i (Le et al., ICML 2013) maps each
+row to the D numbers of its token,
 
     v_i = v_i⁰ + F_i (U diag(s) Vᵀ + 1 v_sharedᵀ)_i        U (8, 5), s (5), V (62, 5), v_shared (62)
 
-The 417 numbers are moved by SPSA, its estimate cut to norm √417.
+The 417 parameters are tuned by SPSA, with the estimate clipped to norm √417.
 
 Repaired: the released code keeps neither the initial context nor the projections in its
-checkpoints; here both are drawn again from the seed. No autocast, in whose 16 bits
-differences of losses drown.
+checkpoints; here both are drawn again from the seed. No autocast: 16 bits cannot resolve
+the differences of losses.
 
-Changed: the projections are linear and small, so they are made into matrices once, where
-the released code transforms at every pass. It crops and mirrors each batch at random and
-encodes its images for every loss; here a batch comes from the run's `views`, one after the
-other by epoch, and is encoded once.
+Changed: the projections are linear and small, so they are converted to matrices once, while
+the released code transforms at every pass. It crops and flips each batch at random and
+encodes its images for every loss; here a batch comes from the run's `views`, one per epoch
+in turn, and is encoded once.
 
-What a loss query scores: one context on a batch of 128 shots, or of all if they are fewer.
+What a loss query scores: one context on a batch of 128 shots (or all, if fewer).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def fit(box, support, config, session) -> Fitted:
 
 
 class Zip:
-    """The algorithm, step by step (see `cbbt.learning.search.Searcher`)."""
+    """The algorithm in steps (see `cbbt.learning.search.Searcher`)."""
 
     def __init__(self, box, support, config):
         self.box, self.support, self.config, self.settings = box, support, config, config.settings

@@ -1,8 +1,8 @@
 """The language of the embedded model: concepts, their names, and sentences.
 
 Every concept has a main name and rarer synonyms, in the ratio 6 : 2 : 1. The
-four tasks mostly use the rarer ones, much as real class names are often not
-the words that captions use most.
+four tasks mostly use the rarer ones, as real class names are often not the
+words that captions use most.
 """
 
 from __future__ import annotations
@@ -106,13 +106,13 @@ OTHER_WORDS = ("centered", "handwritten", "printed", "domino", "aerial", "mapped
 
 
 def choose_name(rng: np.random.Generator, names: tuple[str, ...]) -> str:
-    """One of a concept's names; the first is said 6 times, the second twice, the third once."""
+    """One of a concept's names, drawn with weights 6 : 2 : 1."""
     weights = np.array([6, 2, 1][: len(names)], float)
     return names[rng.choice(len(names), p=weights / weights.sum())]
 
 
 def sentence(rng: np.random.Generator, thing: str, media: tuple[str, ...], adjectives: list[str]) -> str:
-    """A caption about `thing`; the adjectives stand before the medium or before the thing."""
+    """A caption about `thing`; the adjectives precede the medium or the thing."""
     frame = FRAMES[rng.integers(len(FRAMES))]
     medium, flaws = media[rng.integers(len(media))], " ".join(adjectives)
     if flaws and "{medium} of" in frame and rng.random() < 0.5:
@@ -123,7 +123,7 @@ def sentence(rng: np.random.Generator, thing: str, media: tuple[str, ...], adjec
 
 
 def known_phrases() -> list[str]:
-    """Every piece of text that a caption can be made of, sorted; the model knows no other words."""
+    """All pieces of text that captions are made of, sorted; the model knows no other words."""
     concepts = (DIGITS, CAPITALS, SHAPES, TEXTURES, LANDS)
     names = [name for concept in concepts for choices in concept.values() for name in choices]
     frames = [frame.replace("{medium}", "").replace("{thing}", "") for frame in FRAMES]

@@ -1,4 +1,4 @@
-"""Building blocks of every picture: grids, smooth noise, warps, two-colour paint.
+"""Building blocks of the pictures: grids, smooth noise, warps, two-colour paint.
 
 Pictures are drawn as float32 arrays in [0, 1] on a square of `SIDE` pixels and
 averaged down to the model's 32 pixels at the end, which removes jagged edges.
@@ -16,7 +16,7 @@ Y, X = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
 
 
 def rotated(angle: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel coordinates (u, v), each (SIDE, SIDE), turned by `angle` radians about the middle."""
+    """Pixel coordinates (u, v), each (SIDE, SIDE), rotated by `angle` radians about the centre."""
     x, y = X - SIDE / 2, Y - SIDE / 2
     cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return cosine * x + sine * y, cosine * y - sine * x

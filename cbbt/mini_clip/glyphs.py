@@ -36,9 +36,9 @@ def _printed(character: str, font: str) -> np.ndarray:
 
 
 def glyph(rng: np.random.Generator, character: str, handwritten: bool) -> np.ndarray:
-    """Mask (SIDE, SIDE) in [0, 1] of `character` in a random font, sheared, scaled and turned.
+    """Mask (SIDE, SIDE) in [0, 1] of `character` in a random font, sheared, scaled and rotated.
 
-    `handwritten` bends the strokes as well and slants and stretches them more.
+    `handwritten` also bends the strokes, and slants and stretches them more.
     """
     ink = _printed(character, FONTS[rng.integers(len(FONTS))])
     wildness = 1.8 if handwritten else 1.0

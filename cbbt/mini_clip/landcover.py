@@ -1,4 +1,4 @@
-"""Twelve kinds of land seen from above, after the classes of EuroSAT.
+"""Twelve kinds of land seen from above, modelled on the classes of EuroSAT.
 
 Each function draws one RGB picture (SIDE, SIDE, 3) in [0, 1] from a generator.
 """
@@ -33,7 +33,7 @@ def _countryside(rng) -> np.ndarray:
 
 
 def _boxes(rng, count: int, width, depth, colours, picture: np.ndarray, angle: float) -> np.ndarray:
-    """`picture` with `count` rectangles, sides drawn from `width` and `depth`, all turned by `angle`."""
+    """`picture` with `count` rectangles, sides drawn from `width` and `depth`, all rotated by `angle`."""
     canvas = Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])

@@ -47,7 +47,7 @@ class MiniTokenizer:
     """Texts to ids of the embedded vocabulary: `tokenizer(["a disc."])` is a LongTensor (1, 24).
 
     Raises ValueError for a text with words that the model never met and for a
-    text of more than 22 tokens (start and end take two of the 24 places).
+    text of more than 22 tokens (start and end take two of the 24 positions).
     """
 
     def __init__(self) -> None:
@@ -93,8 +93,8 @@ def build_mini_clip() -> open_clip.CLIP:
 def load_mini_clip(weights: Path | None = None) -> open_clip.CLIP:
     """The pre-trained model in eval mode and frozen; `weights` defaults to the shipped file.
 
-    Raises FileNotFoundError when the file is absent and ValueError when it is not
-    a file of this architecture and vocabulary.
+    Raises FileNotFoundError for a missing file and ValueError for one that does
+    not fit this architecture and vocabulary.
     """
     path = WEIGHTS if weights is None else Path(weights)
     if not path.is_file():

@@ -36,7 +36,7 @@ class PretrainConfig:
     warmup: int = 60  # steps of linear warm-up
     shift: int = 2  # largest shift of a batch's images, in pixels
     seed: int = 0
-    threads: int = 2  # sums are split over threads, so their number is part of the result
+    threads: int = 2  # sums are split over threads, so their number affects the result
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch <= self.pool:
@@ -66,7 +66,7 @@ def _shifted(pixels: torch.Tensor, shift: tuple[int, int], most: int) -> torch.T
 
 
 def _loss(model: open_clip.CLIP, pixels: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """Symmetric InfoNCE of one batch, and the share of images that find their own caption first."""
+    """Symmetric InfoNCE of one batch, and the share of images that rank their own caption first."""
     images = F.normalize(model.encode_image(pixels), dim=-1)
     texts = F.normalize(encode_text(model, ids), dim=-1)
     logits = model.logit_scale.exp() * images @ texts.T
@@ -76,7 +76,7 @@ def _loss(model: open_clip.CLIP, pixels: torch.Tensor, ids: torch.Tensor) -> tup
 
 
 def _train_step(config, step: int, model, optimiser, images: np.ndarray, ids: torch.Tensor) -> list[float]:
-    """One update of the model; returns [loss, share found, logit scale]."""
+    """One update of the model; returns [loss, share ranked first, logit scale]."""
     rows, shift = _batch(config, step)
     pixels = _shifted(pixel_tensor(images[rows]), shift, config.shift)
     loss, found = _loss(model, pixels.contiguous(memory_format=torch.channels_last), ids[rows])
@@ -93,13 +93,13 @@ def _train_step(config, step: int, model, optimiser, images: np.ndarray, ids: to
 def pretrain(
     config: PretrainConfig, folder: Path, progress: bool = True, save_every: int = 200, stop_after: int | None = None
 ) -> tuple[open_clip.CLIP, list[list[float]]]:
-    """Pre-train, or go on with the run whose checkpoint lies in `folder`.
+    """Pre-train, or resume the run whose checkpoint is in `folder`.
 
     Returns the model in eval mode and, per step, [loss, share of images that rank
     their own caption first in the batch, logit scale]. A checkpoint is written
     every `save_every` steps and at the end; `stop_after` ends the run early at that
     step, as if it had been killed after a checkpoint. Raises ValueError for a
-    checkpoint of other parameters.
+    checkpoint with other parameters.
     """
     torch.set_num_threads(config.threads)
     with torch.random.fork_rng(devices=[]):
@@ -126,7 +126,7 @@ def pretrain(
 
 @torch.no_grad()
 def zero_shot_accuracy(model: open_clip.CLIP, template: str, class_names, items) -> float:
-    """Percentage of `items` (with `pixels`, (32, 32, 3), and `label`) that the filled template names best."""
+    """Percentage of `items` (with `pixels`, (32, 32, 3), and `label`) classified correctly with the filled template."""
     texts = encode_text(model, MiniTokenizer()([template.replace("{}", name) for name in class_names]))
     images = model.encode_image(pixel_tensor(np.stack([item.pixels for item in items])))
     scores = F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T

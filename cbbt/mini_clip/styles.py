@@ -1,4 +1,4 @@
-"""Named flaws of a picture: what words such as "blurry" or "faded" mean."""
+"""Named flaws of a picture, such as "blurry" or "faded"."""
 
 from __future__ import annotations
 

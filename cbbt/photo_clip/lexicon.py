@@ -1,12 +1,12 @@
-"""ImageNet's classes and what WordNet 3.0 says of them: names, definitions, what is above them and what below.
+"""ImageNet's classes in WordNet 3.0: names, definitions, hypernyms and hyponyms.
 
 `wordnet.tsv` has a row per synset: its number, the synsets directly above it, its names, its
-definition. It holds ImageNet-1k's classes in their order, then everything above them, then, without
-definitions, what else of ImageNet-21k lies below these; all taken from WordNet's file of nouns by
+definition. It holds ImageNet-1k's classes in their order, then all synsets above them, then, without
+definitions, the other synsets of ImageNet-21k below these; all extracted from WordNet's file of nouns by
 
     python -m cbbt.photo_clip.lexicon dict/data.noun > cbbt/photo_clip/wordnet.tsv
 
-WordNet 3.0, Copyright 2006 by Princeton University; its licence stands at the head of the file.
+WordNet 3.0, Copyright 2006 by Princeton University; its licence is at the head of the file.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ open_clip = lazy_loader.load("open_clip")
 timm = lazy_loader.load("timm")
 
 FILE = Path(__file__).with_name("wordnet.tsv")
-MOST_CLASSES = 300  # what lies above more classes than these is too general to be seen
-# What lies below an anchor and is no class is told to be of it, unless the anchor covers more than 60
-# classes, or too few for all that there is: two classes cannot stand for 3,768 flowers.
+MOST_CLASSES = 300  # synsets above more classes than this are too general to be visible
+# Synsets below an anchor that are not classes are captioned as this anchor, unless it covers more than 60
+# classes, or too few for their number: two classes cannot represent 3,768 flowers.
 MOST_COVERED, MOST_PER_CLASS = 60, 50
 
 
 @dataclass(frozen=True)
 class Synset:
-    """One meaning: names, the usual one first; a definition; and the synsets directly above, as far as the file has them."""
+    """One meaning: names, the usual one first; a definition; and those synsets directly above that are in the file."""
 
     names: tuple[str, ...]
     definition: str
@@ -41,9 +41,9 @@ class Synset:
 
 @dataclass(frozen=True)
 class Anchor:
-    """Something to be named: the synsets that stand for it, and the ImageNet classes (0 … 999) that they cover.
+    """A target of captions: its synsets, and the ImageNet classes (0 … 999) that they cover.
 
-    kinds: synsets that are no class, and have this as the nearest anchor above them.
+    kinds: synsets that are not classes and have this as the nearest anchor above them.
     """
 
     synsets: tuple[str, ...]
@@ -56,7 +56,7 @@ def lexicon() -> dict[str, Synset]:
     """All synsets of the file; the names of ImageNet's classes begin with the one that open_clip's prompts use."""
     lines = FILE.read_text(encoding="utf-8").splitlines()
     rows = [line.split("\t") for line in lines if not line.startswith("#")]
-    usual = dict(zip((synset for synset, *_ in rows), open_clip.IMAGENET_CLASSNAMES))  # the classes stand first, in order
+    usual = dict(zip((synset for synset, *_ in rows), open_clip.IMAGENET_CLASSNAMES))  # the classes come first, in order
     table = {}
     for synset, above, names, definition in rows:
         names = ([usual[synset]] if synset in usual else []) + names.split("|")
@@ -66,7 +66,7 @@ def lexicon() -> dict[str, Synset]:
 
 @lru_cache(maxsize=1)
 def anchors() -> tuple[Anchor, ...]:
-    """The classes, and what lies above at most `MOST_CLASSES` of them; synsets that cover the same classes are one."""
+    """The classes, and the synsets above at most `MOST_CLASSES` of them; synsets that cover the same classes are merged."""
     covered = defaultdict(set)
     for number, leaf in enumerate(list(lexicon())[: len(open_clip.IMAGENET_CLASSNAMES)]):
         for synset in _line(leaf):
@@ -92,14 +92,14 @@ def _line(synset: str) -> set[str]:
 
 
 def _nearest(synset: str, covered) -> str:
-    """The first synset above that covers classes, going up the first of its lines."""
+    """The first synset above that covers classes, following the first hypernym."""
     while not covered[synset]:
         synset = lexicon()[synset].above[0]
     return synset
 
 
 def extract(nouns: Path) -> str:
-    """The table of `FILE` from WordNet's data.noun, with its licence in front."""
+    """The table `FILE`, from WordNet's data.noun, with its licence at the head."""
     notice, synsets = [], {}
     for line in nouns.read_text(encoding="utf-8").splitlines():
         if line.startswith(" "):

@@ -32,10 +32,10 @@ SINGLE = 512  # CLIP's first ids: the 256 bytes, inside a word and at its end
 
 
 class PhotoTokenizer:
-    """CLIP's byte pairs, with the few in use renumbered in their order.
+    """CLIP's byte-pair encoding, with the few tokens in use renumbered in their order.
 
-    A token that the model never met is read as the two that it was merged from, and these
-    likewise, down to single bytes, so every text has ids; `knows` tells which words mean something.
+    A token outside the vocabulary is split into the two that it was merged from, and so on
+    down to single bytes, so every text has ids; `knows` tells which words were trained.
 
     vocabulary: CLIP's ids of the tokens in use, ascending; the last is end-of-text.
     """
@@ -90,9 +90,9 @@ def load_image_tower(model: open_clip.CLIP) -> None:
 
 
 def read_photo_clip(weights: Path | None = None) -> dict[str, torch.Tensor]:
-    """The tensors of a file as `pretrain.export` writes it; `weights` defaults to the shipped file.
+    """The tensors of a file written by `pretrain.export`; `weights` defaults to the shipped file.
 
-    Raises FileNotFoundError when the file is absent and ValueError when it is not such a file.
+    Raises FileNotFoundError for a missing file and ValueError for one of another kind.
     """
     path = WEIGHTS if weights is None else Path(weights)
     if not path.is_file():
@@ -111,7 +111,7 @@ def read_photo_clip(weights: Path | None = None) -> dict[str, torch.Tensor]:
 def load_photo_clip(weights: Path | None = None) -> tuple[open_clip.CLIP, PhotoTokenizer]:
     """The trained model, in eval mode and frozen, and its tokenizer; `weights` defaults to the shipped file.
 
-    Raises FileNotFoundError when that file or the image weights' package is absent, and
+    Raises FileNotFoundError when that file or the image weights' package is missing, and
     ValueError when one of them is not the expected file.
     """
     state = read_photo_clip(weights)

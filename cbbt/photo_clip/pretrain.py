@@ -1,9 +1,9 @@
-"""Training the text tower towards the image tower's classifier (locked-image tuning, Zhai et al., CVPR 2022).
+"""Training of the text tower against the image tower's classifier (locked-image tuning, Zhai et al., CVPR 2022).
 
-The image tower is frozen, and the classes' rows in its classifier take the place of
-photographs: a caption's feature should point to the row of its class, or to the mean of the rows of
-the classes that it covers. No photograph is needed. All randomness is a function
-of (seed, step), so a run that was killed and resumes ends with the same weights.
+The image tower is frozen, and the classes' rows in its classifier replace photographs: a
+caption's feature should point to the row of its class, or to the mean of the rows of the
+classes that it covers. No photograph is needed. All randomness is a function of
+(seed, step), so a run that was killed and resumed ends with the same weights.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class PretrainConfig:
     warmup: int = 60  # steps of linear warm-up
     scale: float = 25.0  # of the cosines, in training and as the model's logit scale
     seed: int = 0
-    threads: int = 1  # sums are split over threads, so their number is part of the result
+    threads: int = 1  # sums are split over threads, so their number affects the result
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.threads) < 1 or min(self.warmup, self.seed) < 0 or min(self.lr, self.scale) <= 0:
@@ -48,7 +48,7 @@ class PretrainConfig:
 
 
 def vocabulary() -> list[int]:
-    """CLIP's ids, ascending, of tokens that occur twice in what captions are made of, single bytes, start and end."""
+    """CLIP's ids, ascending, of tokens that occur at least twice in the captions' texts, of single bytes, start and end."""
     bpe = open_clip.SimpleTokenizer(context_length=CONTEXT_LENGTH)
     counts = Counter(token for text in all_texts() for token in bpe.encode(text))
     met = {token for token, count in counts.items() if count > 1}
@@ -56,7 +56,7 @@ def vocabulary() -> list[int]:
 
 
 def targets() -> torch.Tensor:
-    """Where each anchor's captions should point, unit norm (anchors, 512): the mean of its classes' places."""
+    """The target of each anchor's captions, unit norm (anchors, 512): the mean of its classes' targets."""
     places = joint_space()[1]
     return F.normalize(torch.stack([places[list(anchor.classes)].mean(dim=0) for anchor in anchors()]), dim=-1)
 
@@ -71,7 +71,7 @@ def _draw_batch(config: PretrainConfig, step: int, tokenizer: PhotoTokenizer) ->
 
 
 def _train_step(config, step: int, model, optimiser, tokenizer, places: torch.Tensor) -> list[float]:
-    """One update; returns [loss, share of captions that point to their own anchor first, mean cosine with it]."""
+    """One update; returns [loss, share of captions nearest to their own anchor, mean cosine with it]."""
     ids, own = _draw_batch(config, step, tokenizer)
     texts = torch.cat([encode_text(model, part) for part in ids.split(-(-config.batch // PARTS))])
     cosines = F.normalize(texts, dim=-1) @ places.T
@@ -89,12 +89,12 @@ def _train_step(config, step: int, model, optimiser, tokenizer, places: torch.Te
 def pretrain(
     config: PretrainConfig, folder: Path, progress: bool = True, save_every: int = 200, stop_after: int | None = None
 ) -> tuple[open_clip.CLIP, PhotoTokenizer, list[list[float]]]:
-    """Train the text tower, or go on with the run whose checkpoint lies in `folder`.
+    """Train the text tower, or resume the run whose checkpoint is in `folder`.
 
-    Returns the whole model in eval mode, its tokenizer and, per step, [loss, share of captions that
-    point to their own anchor first, mean cosine with it]. A checkpoint is written every `save_every` steps
-    and at the end; `stop_after` ends the run early at that step, as if it had been killed after a
-    checkpoint. Raises ValueError for a checkpoint of other parameters, and what `image_tower` raises.
+    Returns the whole model in eval mode, its tokenizer and, per step, [loss, share of captions nearest to
+    their own anchor, mean cosine with it]. A checkpoint is written every `save_every` steps and at the
+    end; `stop_after` ends the run early at that step, as if it had been killed after a checkpoint.
+    Raises ValueError for a checkpoint with other parameters, and what `image_tower` raises.
     """
     torch.set_num_threads(config.threads)
     tokenizer = PhotoTokenizer(vocabulary())
@@ -123,6 +123,6 @@ def pretrain(
 
 
 def export(model: open_clip.CLIP, tokenizer: PhotoTokenizer, config: PretrainConfig, path: Path) -> None:
-    """Write all but the trunk in half precision as safetensors, with vocabulary, parameters and versions."""
+    """Write everything except the trunk in half precision as safetensors, with vocabulary, parameters and versions."""
     tensors = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(TRUNK)}
     export_tensors(tensors | {"vocabulary": torch.tensor(tokenizer.vocabulary, dtype=torch.int32)}, config, path)

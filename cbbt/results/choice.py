@@ -1,7 +1,7 @@
-"""Settings chosen on validation, for each task by what suits the other tasks.
+"""Choice of settings on validation, leaving one task out.
 
-Reads tables of runs that were judged on the validation pools (`judge: validation`,
-see configs/search.yaml); a table that holds test accuracies is refused.
+Reads tables of runs evaluated on the validation pools (`judge: validation`, see
+configs/search.yaml); a table that holds test accuracies is refused.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ def candidates(runs: pd.DataFrame, fields: list[str], method: str, shots: int) -
     """Mean validation accuracy over seeds, in percent, of a method's candidates: a row per setting, a column per data set.
 
     `fields` are the columns of `runs` that make up a setting; rows are in the order of the table.
-    Raises ValueError for a table that was judged on another split, mixes backbones, or lacks such runs.
+    Raises ValueError for a table evaluated on another split, one that mixes backbones, or one without such runs.
     """
     if VALIDATION not in runs or set(runs.judge) != {"validation"}:
-        raise ValueError("settings are chosen on validation: expected runs with judge=validation alone")
+        raise ValueError("settings are chosen on validation: expected only runs with judge=validation")
     require_one_backbone(runs)
     chosen = runs[(runs.method == method) & (runs.shots == shots)]
     if chosen.empty:
@@ -33,7 +33,7 @@ def candidates(runs: pd.DataFrame, fields: list[str], method: str, shots: int) -
 def leave_one_out(table: pd.DataFrame) -> pd.Series:
     """For each data set (column of `table`) the candidate (row) with the highest mean over the others; the first, if several."""
     if len(table.columns) < 2:
-        raise ValueError(f"a choice on other data sets needs two of them, got {', '.join(table)}")
+        raise ValueError(f"a choice on the other data sets needs at least two data sets, got {', '.join(table)}")
     return pd.Series({name: table.drop(columns=name).mean(axis=1).idxmax() for name in table})
 
 

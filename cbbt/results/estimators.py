@@ -1,6 +1,6 @@
-"""The accuracy of a prompt with each estimate of its gradient, at the estimate's own best rate.
+"""Accuracy of a prompt with each gradient estimator, at the estimator's own best learning rate.
 
-Reads the table of runs of configs/estimators.yaml, judged on the validation pools;
+Reads the table of runs of configs/estimators.yaml, evaluated on the validation pools;
 notebook A3 shows it.
 """
 
@@ -22,7 +22,7 @@ PARTS = (  # each with one part more of CBBT on the support than the one before;
 
 
 def estimator_name(run: pd.Series) -> str:
-    """What a run's gradients come from: the number of directions, or, where not every step asks, their family and scoring."""
+    """A run's estimator: the number of directions, or, if not every step queries, their family and scoring."""
     if run.method == "true_gradient":
         return TRUE
     if run.prompt_every == 1:
@@ -37,12 +37,12 @@ def rate_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def directions_table(runs: pd.DataFrame, method: str) -> pd.DataFrame:
-    """Validation accuracy against the number of directions, where a whole budget of loss queries is spent.
+    """Validation accuracy against the number of directions at one budget of loss queries.
 
-    runs: of a search whose candidates differ in q under one budget (configs/search_peers.yaml), of which more directions
-    leave fewer steps. Runs that leave more than a twentieth of the budget are left out; of several rates with one q the
-    best of each data set stands. Columns: shots, dataset, q, accuracy (percent), ahead (points over the data set's mean
-    over q). Raises ValueError for a table without such runs.
+    runs: of a search whose candidates differ in q under one budget (configs/search_peers.yaml), where more directions
+    leave fewer steps. Runs that leave more than a twentieth of the budget are omitted; of several rates with one q the
+    best for each data set is used. Columns: shots, dataset, q, accuracy (percent), ahead (points over the data set's
+    mean over q). Raises ValueError for a table without such runs.
     """
     spent = runs[(runs.method == method) & (runs.loss_queries >= 0.95 * runs.max_loss_queries)]
     if spent.empty:
@@ -52,10 +52,10 @@ def directions_table(runs: pd.DataFrame, method: str) -> pd.DataFrame:
 
 
 def estimator_table(runs: pd.DataFrame, shots: int, baseline: str) -> pd.DataFrame:
-    """Each estimator with the rate that the other data sets chose, at one number of shots.
+    """Each estimator with the rate chosen on the other data sets, at one number of shots.
 
     Columns: class prompts (of a fit, mean over data sets), accuracy (percent, mean over data
-    sets), at the edge (how many data sets were given the lowest or the highest rate tried), and
+    sets), at the edge (number of data sets whose rate is the lowest or the highest tried), and
     the difference from `baseline` in points over data sets as in `statistics.difference_table`.
     """
     named = runs[runs.shots == shots].assign(estimator=lambda table: table.apply(estimator_name, axis=1))

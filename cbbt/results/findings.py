@@ -1,7 +1,7 @@
-"""One sentence for each figure of notebook 4, with its numbers: the table that the figure shows in, text out.
+"""Sentences with the numbers of notebook 4's figures: a figure's table in, text out.
 
-`GRADIENTS` maps the name of a table of gradients to its sentence. The difference of two methods has its sentence
-in `cbbt.results.statistics.difference_sentence`. Errors are those of `cbbt.results.tables`.
+`GRADIENTS` maps the name of a table of gradients to its sentence. For the difference of two methods see
+`cbbt.results.statistics.difference_sentence`. Errors are those of `cbbt.results.tables`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def accuracy(runs: pd.DataFrame, shots: int, method: str) -> str:
 
 
 def gain(runs: pd.DataFrame, shots: int, method: str) -> str:
-    """CBBT's points over zero-shot, split into wording, prompt and adapter; without the runs for that, those of `method`."""
+    """CBBT's points over zero-shot, split into wording, prompt and adapter; without runs for the split, those of `method`."""
     if set(SPLIT) <= set(runs.method):
         line = gain_split(runs, shots).iloc[-1].map(_signed)
         alone = f"a prompt alone adds {line.prompt}, an adapter alone {line.adapter}, both together {line.both}"
@@ -37,7 +37,7 @@ def gain(runs: pd.DataFrame, shots: int, method: str) -> str:
 
 
 def peers(runs: pd.DataFrame, shots: int, method: str) -> str:
-    """How many differences to other tuned methods are shown, and the largest."""
+    """The number of significant differences to other tuned methods, and the largest difference."""
     table = peer_table(runs, method, shots)
     shown = [label(name) for name in table.index[table["p, Holm"] < LEVEL]]
     largest = table["mean"].abs().idxmax()

@@ -1,4 +1,4 @@
-"""The accuracy table as it is printed: text cells, its caption, Markdown and LaTeX."""
+"""The printed accuracy table: text cells, caption, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def accuracy_table(runs: pd.DataFrame, shots: int, score: str = SCORE) -> pd.Dat
     """Text cells "mean ± sd" in percent over seeds: methods × data sets, and their mean.
 
     The sd is the sample's (n − 1); one seed has none. Column "seeds" holds the
-    number of seeds; a cell with fewer than its row's most ends in "[n]". Zero-shot
+    number of seeds; a cell with fewer than its row's maximum ends in "[n]". Zero-shot
     draws nothing and has neither. No run, or no seed with every data set: "–".
     """
     wide = scores(runs, shots, score)
@@ -42,7 +42,7 @@ def accuracy_table(runs: pd.DataFrame, shots: int, score: str = SCORE) -> pd.Dat
 
 
 def accuracy_cell(values: pd.Series, seeds: int, method: str) -> str:
-    """One cell: `values`, in percent, are the method's over seeds, and `seeds` the most that its row has."""
+    """One cell: `values`, in percent, are the method's over seeds, and `seeds` the maximum in its row."""
     if values.empty:
         return "–"
     if method in UNTUNED:
@@ -57,11 +57,11 @@ def shots_name(shots: int) -> str:
 
 
 def accuracy_caption(runs: pd.DataFrame, shots: int, score: str = SCORE) -> str:
-    """What the accuracy table shows, and whether its best method beats the runner-up.
+    """The accuracy table's caption, with a comparison of its best method and the runner-up.
 
-    The two are those of the highest means over all data sets; they are compared by
-    a two-sided paired t-test over all data sets and seeds that both have. As they
-    were picked for being first, p is not corrected for that.
+    These two have the highest means over all data sets; they are compared by a two-sided
+    paired t-test over all data sets and seeds that both have. p is not corrected for the
+    choice of the two.
     """
     wide = scores(runs, shots, score)
     backbone = runs.backbone.iloc[0]
@@ -76,9 +76,9 @@ def accuracy_caption(runs: pd.DataFrame, shots: int, score: str = SCORE) -> str:
 
 
 def to_markdown(table: pd.DataFrame, caption: str = "", best: list[str] | None = None) -> str:
-    """A table of text cells as Markdown, the best of the columns `best` in bold: all but "seeds" if None.
+    """A table of text cells as Markdown, with the best of the columns `best` in bold: all but "seeds" if None.
 
-    A table of blocks (its index has two levels) names each block in the block's first row.
+    A table of blocks (with a two-level index) names each block in its first row.
     """
     marked = _bold_best(table, "**{}**", MARKDOWN, best)
     if marked.index.nlevels > 1:
@@ -90,7 +90,7 @@ def to_markdown(table: pd.DataFrame, caption: str = "", best: list[str] | None =
 
 
 def to_latex(table: pd.DataFrame, caption: str = "", name: str = "tab:accuracy", best: list[str] | None = None) -> str:
-    """The same as a LaTeX table for the package booktabs, a line below each block."""
+    """The same as a LaTeX table for the package booktabs, with a line below each block."""
     bold = _bold_best(table, r"\textbf{{{}}}", LATEX, best).rename_axis(index=[None] * table.index.nlevels)
     layout = {"hrules": True, "position": "t", "position_float": "centering"}
     layout["column_format"] = "l" * table.index.nlevels + "c" * len(bold.columns)
@@ -118,7 +118,7 @@ def write_texts(texts: dict[str, str], folder: str | Path, name: str) -> str:
 
 
 def _bold_best(table: pd.DataFrame, bold: str, escapes: dict, best: list[str] | None) -> pd.DataFrame:
-    """Texts, names too, with `escapes`, and the highest printed mean of each column of `best` in `bold`; so are its equals."""
+    """Texts and names with `escapes` applied, and the highest printed mean of each column of `best`, with ties, in `bold`."""
     marked = table.map(lambda text: text.translate(escapes))
     for column in table.columns.drop("seeds") if best is None else best:
         means = pd.to_numeric(table[column].str.split(" ").str[0], errors="coerce")

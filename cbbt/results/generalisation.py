@@ -1,6 +1,6 @@
-"""How a method does beyond its own test split: new classes, other data sets, shifted images, poorer services.
+"""Results beyond a run's own test split: new classes, other data sets, shifted images, restricted services.
 
-Reads the table of targets (`cbbt.results.records.targets_table`) and, of services, the table of runs. A
+Reads the table of targets (`cbbt.results.records.targets_table`) and, for services, the table of runs. A
 mean is first over the seeds of a data set, then over data sets, each one observation. Gains
 are over the bare prompt "a <class>." on the same images, in points.
 """
@@ -15,15 +15,15 @@ from cbbt.results.tables import RUN, SCORE, require
 
 OWN, NEW = "own", "new"
 OWN_SPLIT, BASE, NEW_CLASSES, ACROSS = "own test split", "base classes", "new classes", "other data sets"  # places
-SERVICES = ("full", "half", "int8", "noise1e-3", "noise1e-2", "logits", "top5", "labels")  # the poorer, the later
+SERVICES = ("full", "half", "int8", "noise1e-3", "noise1e-2", "logits", "top5", "labels")  # from full to most restricted
 KEYS = [*RUN, "classes", "service", "target"]
 
 
 def by_place(targets: pd.DataFrame, shots: int | None = None) -> pd.DataFrame:
-    """Runs by the full service, a row per data set, method, seed and place: accuracy, ece, zero_shot (percent), gain, travels.
+    """Runs with the full service, a row per data set, method, seed and place: accuracy, ece, zero_shot (percent), gain, travels.
 
-    Places: the own test split, or its half of base classes; the new classes; the other data
-    sets, their mean; each shift by its name. shots: the most that the table has, if None; untuned methods stand for any.
+    Places: the own test split, or its half of base classes; the new classes; the mean of the other data sets; each
+    shift by its name. shots: the most that the table has, if None; untuned methods serve for any number.
     Raises ValueError for a table with two rows of one run and target, or without these shots.
     """
     require(targets, ["accuracy", "ece", "zero_shot", "travels"], KEYS)
@@ -55,11 +55,11 @@ def over_data_sets(places: pd.DataFrame, column: str) -> pd.DataFrame:
 def base_to_new(places: pd.DataFrame) -> pd.DataFrame:
     """Accuracy (percent) on the classes that a method was fitted on, and on the new ones; a row per method.
 
-    Columns: base, new, H = 2BN / (B + N) of these means, as the field's "average" rows have it, and travels: what of
-    the fitted model was used for the new classes. Source: Zhou et al., CVPR 2022. Raises ValueError without such runs.
+    Columns: base, new, H = 2BN / (B + N) of these means, as in the field's "average" rows, and travels: the parts of the
+    fitted model used for the new classes. Source: Zhou et al., CVPR 2022. Raises ValueError without such runs.
     """
     if NEW_CLASSES not in set(places.place):
-        raise ValueError("no run fitted on base classes was judged on new ones")
+        raise ValueError("no run fitted on base classes was evaluated on new ones")
     table = over_data_sets(places, "accuracy")[[BASE, NEW_CLASSES]].set_axis(["base", "new"], axis=1)
     table["H"] = harmonic_mean(table.base, table.new)
     table["travels"] = places[places.place == NEW_CLASSES].groupby("method").travels.first()
@@ -93,9 +93,9 @@ def gain_tests(places: pd.DataFrame, method: str, baseline: str | None = None) -
 
 
 def by_service(runs: pd.DataFrame, shots: int | None = None) -> pd.DataFrame:
-    """Test accuracy (percent) of each method behind each service, NaN where it was not run: a row per method.
+    """Test accuracy (percent) of each method with each service, NaN if it was not run: a row per method.
 
-    `runs`: a table of runs. Over the data sets on which the method has all its
+    `runs`: a table of runs. Means over the data sets on which the method has all its
     services. Raises ValueError for two runs of one setting.
     """
     require(runs, [SCORE], [*RUN, "classes", "service"])

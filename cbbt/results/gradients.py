@@ -1,4 +1,4 @@
-"""Numbers of the tables of gradients, each with its uncertainty, for the text beside their figures.
+"""Numbers from the tables of gradients, with their uncertainty, for the text next to the figures.
 
 Tables are those of `cbbt.gradients.analysis`, `cbbt.gradients.noise` and
 `cbbt.runs.estimator_comparison`. A repeat is one batch with one draw of directions, the
@@ -34,8 +34,8 @@ def compared(table: pd.DataFrame, column: str, baseline: str, value: str = "cosi
 def median_interval(values: pd.Series) -> tuple[float, float, float]:
     """(median, low, high) of independent values of any distribution.
 
-    The ends are order statistics, which hold the median with a probability of at least
-    95 %, from six values on; of fewer they are the least and the largest.
+    The ends are order statistics, which contain the median with a probability of at least
+    95 %, from six values on; of fewer they are the smallest and the largest.
     """
     ranked = values.sort_values().to_numpy()
     left_out = max(int(stats.binom.ppf((1 - CONFIDENCE) / 2, len(ranked), 0.5)) - 1, 0)  # at either end
@@ -50,8 +50,8 @@ def shares(by_batch: pd.DataFrame, batch_size: int) -> pd.DataFrame:
 
 
 def error_ratios(by_batch: pd.DataFrame, batch_size: int) -> pd.DataFrame:
-    """By how much the squared error is divided, from each q and `batch_size` images, by four times the directions, where
-    the table has them, and by the largest batch: the median over repeats of the ratio within one, low, high.
+    """The factor by which the squared error falls, for each q and `batch_size` images, with four times the directions (if
+    the table has them) and with the largest batch: median over repeats of the ratio within a repeat, low, high.
 
     Medians, because squared errors of small batches have heavy tails. Index: (q, what is changed).
     """
@@ -69,9 +69,9 @@ def training_table(trained: pd.DataFrame, images: int, baseline: str = "sphere")
     """The last step's accuracy on a validation pool of `images`, in percent: a row per estimator, a column per seed.
 
     Further columns: mean, std (over seeds), ahead (mean difference from `baseline`) and
-    "s.e. at most", the standard error of that difference that is the pool's: of the
-    difference of two accuracies on independent images, more than on the same ones. It is
-    not divided by the number of seeds, for they are scored on one pool.
+    "s.e. at most", the part of that difference's standard error that is due to the pool: that
+    of two accuracies on independent images, an upper bound for the same images. It is not
+    divided by the number of seeds, because they are scored on one pool.
     """
     last = trained[trained.step == trained.step.max()].pivot(index="estimator", columns="seed", values="validation_accuracy")
     last = last.loc[trained.estimator.unique()]

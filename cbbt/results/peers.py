@@ -1,6 +1,6 @@
 """The field in one table: what each method needs, its accuracy and its cost.
 
-Reads the table of runs alone; notebook 05 shows it. Methods are grouped by what they
+Reads only the table of runs; notebook 05 shows it. Methods are grouped by what they
 need from the box: the less a group needs, the more services it can use.
 """
 
@@ -18,15 +18,15 @@ from cbbt.results.tables import SCORE, mean_over_datasets, require, scores
 COST = {"learned": "learned parameters", "loss_queries": "loss queries", "class_prompts": "class prompts", "images": "images",
         "fit_seconds": "seconds", "peak_megabytes": "memory (MB)"}  # fmt: skip
 PRICE = {name: COST[name] for name in ("loss_queries", "class_prompts", "images", "learned", "fit_seconds")}
-ANSWERS = ("features", "logits", "losses", "gradients")  # of what the catalogue says a method needs, what comes back
+ANSWERS = ("features", "logits", "losses", "gradients")  # those of a method's needs in the catalogue that the box returns
 WHITE, FEATURES, PROMPTS, LOSSES, UNSAID = BLOCKS = (
     *("white box", "features alone", "+ prompts' features or logits", "+ losses or pixels"),
-    "not said",  # a method of your own
+    "not said",  # methods of your own
 )
 
 
 def block(method: str) -> str:
-    """Which of `BLOCKS` a method belongs to, by what the catalogue says that it needs of the box."""
+    """The entry of `BLOCKS` for a method, by what it needs from the box according to the catalogue."""
     needs = set(CATALOGUE[method].access.split(", ")) if method in CATALOGUE else set()
     if "gradients" in needs:
         return WHITE
@@ -38,9 +38,9 @@ def block(method: str) -> str:
 
 
 def access_table(methods) -> pd.DataFrame:
-    """What each method sends to the box, what comes back, and what it learns; a row per method.
+    """What each method sends to the box, what the box returns, and what the method learns; a row per method.
 
-    Images and class names are sent by all; "sends" names them where nothing else is.
+    All send images and class names; "sends" names them only if a method sends nothing else.
     """
     rows = {}
     for name in method_order(methods):
@@ -52,7 +52,7 @@ def access_table(methods) -> pd.DataFrame:
 
 
 def peers_table(runs: pd.DataFrame, shots: int) -> pd.DataFrame:
-    """Accuracy and price of each method at one number of shots, the most accurate first.
+    """Accuracy and cost of each method at one number of shots, the most accurate first.
 
     Columns: what the box must take or give; the mean accuracy over all data sets in
     percent and its standard deviation over seeds; seeds; then means over all runs of
@@ -76,7 +76,7 @@ def field_table(runs: pd.DataFrame) -> pd.DataFrame:
     """The whole field as text cells: rows (block of `BLOCKS`, method), in each block the most accurate first.
 
     Columns: "1 shot", "4 shots", … (every number that the table has): the mean accuracy over all data sets in percent
-    ± its sd over seeds, as in `formatting.accuracy_table`; "seeds", the most that a row has. Then, at the most shots, means
+    ± its sd over seeds, as in `formatting.accuracy_table`; "seeds", the maximum in the row. Then, at the most shots, means
     over all runs: queries at three grains, learned parameters, seconds. "–": no run, or no seed with every data set.
     Raises ValueError for a table that mixes backbones or has two rows of one run.
     """
@@ -100,7 +100,7 @@ def field_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def field_caption(runs: pd.DataFrame) -> str:
-    """What `field_table` shows."""
+    """The caption of `field_table`."""
     *fewer, most = shots_in(runs)
     at = f" Queries, learned parameters and seconds at {shots_name(most)}." if fewer else ""
     over = f"mean over {runs.dataset.nunique()} data sets ± standard deviation over seeds"
@@ -116,7 +116,7 @@ def write_field_table(runs: pd.DataFrame, folder: str | Path) -> str:
 
 
 def shots_in(runs: pd.DataFrame) -> list[int]:
-    """The numbers of shots of a table's tuned runs, fewest first. Raises ValueError if none is tuned."""
+    """The numbers of shots of a table's tuned runs, ascending. Raises ValueError if none is tuned."""
     counts = sorted(set(runs.shots[~runs.method.isin(UNTUNED)]))
     if not counts:
         raise ValueError("the table has no tuned method")

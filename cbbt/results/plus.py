@@ -1,4 +1,4 @@
-"""What each part of CBBT+ adds: the prompt against its queries, and the whole without one part.
+"""The effect of each part of CBBT+: the prompt against its queries, and the whole without one part.
 
 Reads the tables of configs/plus_parts.yaml (runs) and configs/field.yaml (curves); notebook A3 shows them.
 """
@@ -20,7 +20,7 @@ PARTS = (PROMPT, "kernel", "adapter", "map", "gda", MEMORY)  # in the order of t
 
 
 def part_left_out(whole: dict, options: dict) -> str | None:
-    """Which of `PARTS` a run lacks, from its options and the whole's; `WHOLE` if they are equal, None if neither."""
+    """The entry of `PARTS` that a run lacks, from its options and the whole's; `WHOLE` if they are equal, else None."""
     changed = {name: options[name] for name in whole if options[name] != whole[name]}
     if not changed:
         return WHOLE
@@ -35,10 +35,10 @@ def part_left_out(whole: dict, options: dict) -> str | None:
 def with_parts(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs with a column `part`: what they lack of the whole, the first run of their data set, method, shots and seed.
 
-    Runs that differ otherwise are left out: where the whole has two experts, three others are no part of it.
-    Raises ValueError for two runs of one data set, method, shots and seed that lack the same.
+    Runs that differ otherwise are omitted: if the whole has two experts, three other ones are not a part of it.
+    Raises ValueError for two runs of one data set, method, shots and seed that lack the same part.
     """
-    runs = runs.drop_duplicates("run_id")  # a variant that is the whole, somewhere
+    runs = runs.drop_duplicates("run_id")  # some variants are equal to the whole
     options = runs.options.map(json.loads)
     wholes = options.groupby([runs[key] for key in RUN]).transform("first")
     table = runs.assign(part=[part_left_out(whole, own) for whole, own in zip(wholes, options)]).dropna(subset="part")
@@ -47,7 +47,7 @@ def with_parts(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def part_pairs(table: pd.DataFrame, shots: int) -> dict[str, pd.DataFrame]:
-    """For each part the runs of both kinds at one number of shots, as methods "with" and "without" it.
+    """For each part its pairs of runs at one number of shots, as methods "with" and "without" it.
 
     table: of `with_parts`. Each pair has the data sets that have a run without the part.
     """
@@ -66,7 +66,7 @@ def part_pairs(table: pd.DataFrame, shots: int) -> dict[str, pd.DataFrame]:
 
 
 def part_table(table: pd.DataFrame) -> pd.DataFrame:
-    """What each part brings, in points: the whole minus the whole without it, over data sets, each the mean over its seeds.
+    """The effect of each part in points: the whole minus the whole without it, over data sets, each the mean over its seeds.
 
     table: of `with_parts`. Rows: (shots, part). Columns as in `cbbt.results.statistics.difference_table`, and
     "p, Holm": p corrected for all rows.
@@ -83,9 +83,9 @@ def part_table(table: pd.DataFrame) -> pd.DataFrame:
 def accuracy_by_sets(curves: pd.DataFrame, shots: int) -> pd.DataFrame:
     """Test accuracy (percent) against prompt sets queried: for each method and seed the mean over data sets.
 
-    Columns: method, seed, prompt_sets, accuracy. A run counts with the last model that it had by then, and keeps its
-    last one after its end; lines begin where all runs of a method have a model. Each loss query of a method that tunes
-    a prompt alone is a prompt set. Needs columns dataset, backbone, method, shots, seed, epoch, loss_queries, test_accuracy.
+    Columns: method, seed, prompt_sets, accuracy. At each number a run counts with its latest model, after its end with
+    the last; lines begin where all runs of a method have a model. Each loss query of a method that tunes only a prompt
+    is a prompt set. Needs columns dataset, backbone, method, shots, seed, epoch, loss_queries, test_accuracy.
     """
     require(curves, [SCORE, "loss_queries"], [*RUN, "epoch"])
     parts = []
@@ -106,11 +106,11 @@ def sets_to_reach(table: pd.DataFrame, method: str, accuracy: float) -> float:
 
 
 def reach_table(curves: pd.DataFrame, method: str, near: float = 0.5) -> pd.DataFrame:
-    """After how many prompt sets `method` reaches the last accuracy of each other method, or comes near it.
+    """The number of prompt sets after which `method` reaches the final accuracy of each other method, or comes near it.
 
     Rows: (shots, other method). Columns: accuracy (percent, of the other, mean over data sets and seeds), prompt sets
     (of the other's fit, mean over them), reached after and near after (prompt sets of `method`, NaN if never; near: within
-    so many points), "one in, reached" and "one in, near" (the other's prompt sets over these).
+    `near` points), "one in, reached" and "one in, near" (the other's prompt sets divided by these).
     Needs the columns of `accuracy_by_sets`.
     """
     rows = {}

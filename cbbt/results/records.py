@@ -1,4 +1,4 @@
-"""Records of finished runs, read back and laid out as tidy tables.
+"""Records of finished runs, read into tidy tables.
 
 A run's record is the file `RECORD` in its folder (see `cbbt.runs.experiment`).
 """
@@ -19,13 +19,13 @@ REQUIRED = ("run_id", "config", "scores", "history", "queries", "seconds", "vers
 def read_record_file(path: str | Path) -> dict:
     """The record in one file, strict JSON with every entry of `REQUIRED`.
 
-    Raises ValueError, which names the file and how to go on, for one that is empty, cut or lacks an entry.
+    Raises ValueError, which names the file and what to do, for one that is empty, truncated or lacks an entry.
     """
     path = Path(path).expanduser().absolute()
     try:
         record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}): delete this file and run again") from error
+        raise ValueError(f"{path} is not JSON ({error}): delete this file and run again") from error
     if missing := [key for key in REQUIRED if not isinstance(record, dict) or key not in record]:
         raise ValueError(f"{path} lacks {', '.join(missing)}: delete this file and run again")
     return record
@@ -34,18 +34,18 @@ def read_record_file(path: str | Path) -> dict:
 def load_records(folder: str | Path) -> list[dict]:
     """All finished runs under `folder`, in the order of their names.
 
-    Raises FileNotFoundError for a folder without any record, ValueError for a file that holds none (`read_record_file`).
+    Raises FileNotFoundError for a folder without any record, ValueError for an invalid one (`read_record_file`).
     """
     folder = Path(folder).expanduser().absolute()
     paths = sorted(folder.glob(f"*/{RECORD}"))
     if not paths:
-        what = f"holds no <run>/{RECORD}" if folder.is_dir() else "is no folder"
+        what = f"holds no <run>/{RECORD}" if folder.is_dir() else "is not a folder"
         raise FileNotFoundError(f"{folder} {what}: expected a folder of runs, such as results/default/runs")
     return [read_record_file(path) for path in paths]
 
 
 def _refuse(constant: str):
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def runs_table(records: list[dict]) -> pd.DataFrame:
@@ -57,7 +57,7 @@ def runs_table(records: list[dict]) -> pd.DataFrame:
         | {"options": json.dumps(record["config"].get("options", {}))}
         | {"targets": ", ".join(record["config"].get("targets", []))}
         | record["scores"]
-        | {"looks": len(record["history"])}  # how many models the best on the judged split was picked from
+        | {"looks": len(record["history"])}  # number of models from which the best on the evaluation split was chosen
         | record["queries"]
         | {"fit_seconds": round(record["seconds"]["fit"], 2), "n_judged": record["n_judged"]}
         | {key: record.get(key) for key in ("learned", "peak_megabytes")}
@@ -81,7 +81,7 @@ def curves_table(records: list[dict]) -> pd.DataFrame:
 
 
 def targets_table(records: list[dict]) -> pd.DataFrame:
-    """One row per run and place where it was judged: keys of the run, target, accuracy, ece, zero_shot, travels, n_judged.
+    """One row per run and test set: keys of the run, target, accuracy, ece, zero_shot, travels, n_judged.
 
     The target "own" is the run's own test split. Empty if no run has targets.
     """
@@ -99,5 +99,5 @@ def targets_table(records: list[dict]) -> pd.DataFrame:
 
 
 def _task(record: dict) -> str:
-    """What the data set is called: a folder by its own name, not its path."""
+    """The data set's name: for a folder its own name, not its path."""
     return record.get("task", record["config"]["dataset"])

@@ -1,4 +1,4 @@
-"""What encoding prompts needs, by count, and numbers of the tables of speed (`benchmarks/speed.py`, `speed_*.csv`)."""
+"""Operations of prompt encoding, by count, and numbers from the tables of speed (`benchmarks/speed.py`, `speed_*.csv`)."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def operation_counts(own: np.ndarray, length: int, contexts: int = 65, width: in
 
 
 def exponents(scaling: pd.DataFrame) -> pd.DataFrame:
-    """The power with which seconds grow with each size of speed_scaling.csv: 1 is in proportion, 0 free.
+    """The exponent with which seconds grow with each size of speed_scaling.csv: 1 is proportional, 0 constant.
 
-    Columns: "whole range", a least-squares line through the logarithms, and "last step", between the two largest sizes.
+    Columns: "whole range", a least-squares fit to the logarithms, and "last step", between the two largest sizes.
     """
     powers = {}
     for size, rows in scaling.groupby("axis", sort=False):
@@ -52,7 +52,7 @@ def exponents(scaling: pd.DataFrame) -> pd.DataFrame:
 
 
 def text_sentences(text: pd.DataFrame) -> str:
-    """How many times as fast the tower is, how many operations it makes a second, and how far its features are off."""
+    """The tower's speed-up, operations per second, and largest error of its features."""
     few = text.classes == text.classes.min()
     return (
         f"Encoding is {_range(text.over_padded)} times as fast as padding to 77 tokens and {_range(text.over_cut)} times as fast "

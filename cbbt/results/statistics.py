@@ -15,7 +15,7 @@ from cbbt.catalogue import UNTUNED, label
 from cbbt.results.tables import ALL, SCORE, scores
 
 LEVEL = 0.05
-MARGIN = 1.0  # points within which two methods count as equal: a standard error of one accuracy on 2,000 test images
+MARGIN = 1.0  # points within which two methods count as equal: the standard error of one accuracy on 2,000 test images
 
 
 def differences(runs: pd.DataFrame, method: str, baseline: str, shots: int, score: str = SCORE) -> pd.DataFrame:
@@ -35,7 +35,7 @@ def differences(runs: pd.DataFrame, method: str, baseline: str, shots: int, scor
 
 
 def groups(paired: pd.DataFrame) -> dict[str, pd.Series]:
-    """What each mean is taken over: of each data set its seeds, and of `ALL`, where there are several, the data sets' means.
+    """The values behind each mean: a data set's seeds, and for `ALL`, if there are several data sets, their means.
 
     paired: of `differences`.
     """
@@ -45,13 +45,13 @@ def groups(paired: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def difference_table(runs: pd.DataFrame, method: str, baseline: str, shots: int, score: str = SCORE) -> pd.DataFrame:
-    """Mean differences with 95 % t intervals: a row per data set and, below several, the headline `ALL`.
+    """Mean differences with 95 % t intervals: a row per data set and, for several, the headline row `ALL`.
 
-    A data set's row is over its seeds, which share a test split: it speaks of the shots'
-    draw, for this split alone. Seeds of one data set are not independent of each other, so
+    A data set's row is over its seeds, which share a test split: it covers the draw of the
+    shots, for this split only. Seeds of one data set are not independent of each other, so
     `ALL` takes each data set as one observation, the mean over its seeds: with the same
-    number of seeds everywhere, this is the interval of the mixed model with data sets as
-    random, n − 1 degrees of freedom, and holds for data sets like these.
+    number of seeds everywhere, this is the interval of the mixed model with random data
+    sets, n − 1 degrees of freedom, and holds for data sets like these.
 
     Columns: n (seeds, or data sets), mean, low, high (points), p (two-sided t-test
     against 0), "p, equal" (two one-sided t-tests against ± `MARGIN`, Schuirmann 1987: below
@@ -64,8 +64,8 @@ def peer_table(runs: pd.DataFrame, method: str, shots: int) -> pd.DataFrame:
     """`method` minus every other tuned method that shares a data set and seed with it, over all data sets.
 
     Rows: the other methods; columns as in `difference_table`, and "p, Holm": p corrected
-    for the number of methods compared (Holm 1979). Raises ValueError for a method that the table lacks, or if no
-    other shares anything with it.
+    for the number of methods compared (Holm 1979). Raises ValueError for a method that the table lacks, or one
+    that shares no data set and seed with another.
     """
     wide = scores(runs, shots).drop(columns=list(UNTUNED), errors="ignore")
     if method not in wide:
@@ -79,7 +79,7 @@ def peer_table(runs: pd.DataFrame, method: str, shots: int) -> pd.DataFrame:
 
 
 def holm(p: pd.Series) -> pd.Series:
-    """Values of p corrected for their number (Holm 1979): the rule wherever several differences are looked at together."""
+    """Values of p corrected for their number (Holm 1979), used wherever several differences are tested together."""
     ranked = p.dropna().sort_values()
     steps = ranked * [*range(len(ranked), 0, -1)]  # the smallest p times the number of tests, the next times one less, …
     return steps.cummax().clip(upper=1.0).reindex(p.index)

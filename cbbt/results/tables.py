@@ -1,8 +1,8 @@
 """The table of runs: selected, ordered, read and written.
 
 Everything in `cbbt.results` starts from the table of runs (`records.runs_table`,
-figures/data/runs.csv). `scores` turns it into one column per method, so that the
-rows pair what the methods reached on the same data set with the same shots.
+figures/data/runs.csv). `scores` turns it into one column per method, so that each
+row pairs the methods' scores on the same data set with the same shots.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SCORE = "test_accuracy"  # percent, the last step's model
 RUN = ["dataset", "backbone", "method", "shots", "seed"]
 ALL = "all data sets"  # the row of a difference over data sets
 SPLIT = ("zero_shot", "zero_shot_bare", "cbbt_prompt", "adapter", "cbbt")  # what `gain_split` needs
-RESERVED = {"mean", ALL, "method", "shots", "seed", "seeds"}  # names that tables have beside those of data sets
+RESERVED = {"mean", ALL, "method", "shots", "seed", "seeds"}  # names that tables use besides those of data sets
 NAMES = {  # columns of text, even if it looks like a number: 2024, NA and 1e5 are names of data sets
     *("run_id", "dataset", "task", "method", "backbone", "pretrained", "variant", "split", "template", "class_names"),
     *("context_init", "options", "commit", "device", "targets", "service", "target", "travels"),
@@ -37,7 +37,7 @@ def require(table: pd.DataFrame, columns: list[str], keys: list[str] = RUN) -> N
     _require_columns(table, [*keys, *columns])
     require_one_backbone(table)
     if taken := sorted(RESERVED & set(table.dataset)):
-        raise ValueError(f"a data set is called {', '.join(taken)}, as a column of the tables is: give it another name")
+        raise ValueError(f"a data set has the name of a table column, {', '.join(taken)}: give it another name")
     twice = table[table.duplicated(keys, keep=False)]
     if len(twice):
         first = ", ".join(f"{key}={twice.iloc[0][key]}" for key in keys)
@@ -53,7 +53,7 @@ def _require_columns(table: pd.DataFrame, columns: list[str]) -> None:
 
 
 def _settings_that_differ(table: pd.DataFrame) -> str:
-    """For an error text: the columns before the scores in which these rows differ, with their values."""
+    """For an error message: the columns before the scores in which these rows differ, with their values."""
     settings = list(itertools.takewhile(lambda name: "accuracy" not in name, table))
     values = {name: list(dict.fromkeys(table[name].map(str))) for name in settings if name != "run_id"}
     choices = "; ".join(f"{name}: {', '.join(several)}" for name, several in values.items() if len(several) > 1)
@@ -68,7 +68,7 @@ def require_one_backbone(table: pd.DataFrame) -> None:
 
 
 def keep(table: pd.DataFrame, backbone: str = "", dataset: str = "", settings: dict | None = None) -> pd.DataFrame:
-    """The rows of one backbone and of these settings (column → value); all rows without a name, or if the table is empty.
+    """The rows of one backbone and with these settings (column → value); all rows if neither is given, or for an empty table.
 
     Raises ValueError, naming the choices, for a backbone or a setting that the table
     lacks, or for a data set that it lacks (rows of other data sets stay).
@@ -88,9 +88,9 @@ def keep(table: pd.DataFrame, backbone: str = "", dataset: str = "", settings: d
 
 @dataclass(frozen=True)
 class Part:
-    """The runs and curves of one backbone, and what a figure of one number of shots or one data set shows of them.
+    """The runs and curves of one backbone, with the shots and the data set for figures of one number or one data set.
 
-    suffix: of the names of its files, empty for the only backbone; title: likewise.
+    suffix: of its file names, empty for the only backbone; title: likewise.
     """
 
     backbone: str
@@ -125,12 +125,12 @@ def by_backbone(runs: pd.DataFrame, curves: pd.DataFrame, shots: int | None = No
 
 
 def those_in(table: pd.DataFrame, methods: list[str]) -> list[str] | None:
-    """The methods that the table has rows of; None, for all of them, if it has none of these or none is named."""
+    """Those of the methods that are in the table; None, for all of them, if none is in it or none is named."""
     return [name for name in methods if name in set(table.get("method", ()))] or None
 
 
 def last_epoch(curves: pd.DataFrame, dataset: str, shots: int) -> pd.DataFrame:
-    """Means over seeds of each method's last epoch on one data set: steps, loss, and the accuracies that there are."""
+    """Means over seeds of each method's last epoch on one data set: steps, loss, and the available accuracies."""
     _require_columns(curves, [*RUN, "epoch"])
     chosen = curves[(curves.dataset == dataset) & (curves.shots == shots)]
     last = chosen[chosen.epoch == chosen.groupby("method").epoch.transform("max")]
@@ -139,10 +139,10 @@ def last_epoch(curves: pd.DataFrame, dataset: str, shots: int) -> pd.DataFrame:
 
 
 def after_equal_steps(curves: pd.DataFrame, methods: list[str], shots: int) -> pd.DataFrame:
-    """Test accuracy (percent) of several methods after as many steps as all of them made; means over seeds.
+    """Test accuracy (percent) of several methods after the number of steps that all of them reached; means over seeds.
 
-    Rows: data sets; columns: "step" (the last that every run of these methods reached there) and the methods, each
-    with the last epoch that had ended by then. Raises ValueError for a method without a curve at these shots.
+    Rows: data sets; columns: "step" (the last that every run of these methods reached) and the methods, each at its
+    last epoch that had ended by then. Raises ValueError for a method without a curve at these shots.
     """
     _require_columns(curves, [*RUN, "step", SCORE])
     chosen = curves[curves.method.isin(methods) & (curves.shots == shots)]
@@ -164,9 +164,9 @@ def dataset_order(table: pd.DataFrame) -> list[str]:
 def scores(runs: pd.DataFrame, shots: int, score: str = SCORE) -> pd.DataFrame:
     """Accuracies in percent: rows (dataset, seed), one column per method.
 
-    Untuned methods draw no shots, so their mean per data set stands in every row. A run
-    that is not in the table is NaN, and untuned runs alone stand for any number of
-    shots. Raises ValueError if no run has these shots.
+    Untuned methods draw no shots, so their mean per data set is in every row. A missing
+    run is NaN; a table of untuned runs only serves for any number of shots. Raises
+    ValueError if no run has these shots.
     """
     require(runs, [score])
     untuned = runs.method.isin(UNTUNED)
@@ -188,11 +188,11 @@ def mean_over_datasets(wide: pd.DataFrame) -> pd.DataFrame:
 
 
 def gain_split(runs: pd.DataFrame, shots: int) -> pd.DataFrame:
-    """Where the points over zero-shot come from: a row per data set and their mean, means over seeds.
+    """The points over zero-shot split by source: a row per data set and their mean, means over seeds.
 
     Columns, each in points: "wording" (from the template to the bare prompt from which CBBT starts,
     nothing tuned), "prompt" and "adapter" (either tuned alone, over the bare prompt), "both" (CBBT
-    over the bare prompt), "in all" (CBBT over the template). Raises ValueError, which names it, for a method that is missing.
+    over the bare prompt), "in all" (CBBT over the template). Raises ValueError, which names it, for a missing method.
     """
     if missing := [name for name in SPLIT if name not in set(runs.method)]:
         raise ValueError(f"the gain of CBBT cannot be split: no run of {', '.join(missing)}")
@@ -211,11 +211,11 @@ def gain_split(runs: pd.DataFrame, shots: int) -> pd.DataFrame:
 
 
 def selection_table(runs: pd.DataFrame, shots: int) -> pd.DataFrame:
-    """Mean accuracy by the choice of the epoch, and what it adds to the last step's.
+    """Mean accuracy by the choice of the epoch, and its gain over the last step's.
 
     Rows: methods with epochs; columns: "last step", "best on validation", "best on
     test" (percent), "validation − last", "test − last" (points), "looks" (the number of
-    models that the best on test is the maximum of: the more, the more it flatters). Means
+    models over which the best on test is the maximum: the more, the larger its bias). Means
     over the runs that have all three; empty if no method has epochs. Raises ValueError for a table without looks.
     """
     columns = {SCORE: "last step", f"{SCORE}_best_val": "best on validation", f"{SCORE}_official_selection": "best on test"}
@@ -231,14 +231,14 @@ def selection_table(runs: pd.DataFrame, shots: int) -> pd.DataFrame:
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """A table from `figures/data/`; one without a row is empty.
+    """A table from `figures/data/`, which may be empty.
 
     A CSV's columns of names (`NAMES`, versions) are text, empty cells missing values. Raises
-    FileNotFoundError, which says how tables are made.
+    FileNotFoundError, which says how to make the tables.
     """
     path = Path(path).expanduser().absolute()
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: `make reproduce` writes it, or give a folder of run records")
+        raise FileNotFoundError(f"{path} does not exist: write it by `make reproduce`, or give a folder of run records")
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
     try:
@@ -259,10 +259,9 @@ def read_beside(folder: str | Path, name: str, table: pd.DataFrame) -> pd.DataFr
 
 
 def write_table(table: pd.DataFrame, path: str | Path, digits: int | None = None) -> None:
-    """Write a CSV file, or a parquet file if `path` ends so, in a folder made for it.
+    """Write a CSV file, or a parquet file by the ending of `path`, atomically; its folder is created.
 
-    It appears whole or not at all. `digits` are the significant ones of a CSV's
-    numbers that are not whole; all if None.
+    `digits`: significant digits of a CSV's numbers that are not integers; all if None.
     """
     path = Path(path).expanduser()
     with whole_file(path) as partial:

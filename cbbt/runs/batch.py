@@ -1,11 +1,11 @@
-"""The batch as `make reproduce` starts it: checked, alone on its results, reported at the end.
+"""The batch that `make reproduce` starts: checked first, locked while it runs, reported at the end.
 
     python -m cbbt.runs.batch snakemake --cores 2 --configfile configs/default.yaml
     python -m cbbt.runs.batch --download snakemake --cores 2 --configfile GRID --config data_root=DIR
 
-Snakemake does the work (see the Snakefile); a batch that was killed leaves its locks
-behind, and they are removed here, but never those of a running batch. With
-`--download`, what the grid's benchmarks lack is fetched first.
+Snakemake does the work (see the Snakefile). Locks that a killed batch left behind are
+removed, but never those of a running one. With `--download`, missing data of the grid's
+benchmarks are downloaded first.
 """
 
 from __future__ import annotations
@@ -34,34 +34,34 @@ WRITTEN_TO = ("XDG_CACHE_HOME", "JUPYTER_RUNTIME_DIR")  # by snakemake and the k
 def collect(grid: Grid) -> list[dict]:
     """The records of all runs of a grid, in its order.
 
-    Raises ValueError, which counts and names them, if runs have none.
+    Raises ValueError, which counts and names them, for runs without a record.
     """
     paths = [Path(grid.runs, config.run_id, RECORD) for cell in grid.cells() for config in grid.configs(cell)]
     if missing := [path for path in paths if not path.exists()]:
         raise ValueError(
             f"{len(missing)} of {len(paths)} runs have no record, first {missing[0]}: the notebooks made other runs than "
-            "the grid needs. Is notebook 3 as it was, apart from its parameters?"
+            "the grid needs. Was notebook 3 changed, apart from its parameters?"
         )
     return [read_record_file(path) for path in paths]
 
 
 def require_home() -> None:
-    """Raise ValueError, which says what to set, if programs of the batch could not write where they must."""
+    """Raise ValueError, which says what to set, if programs of the batch cannot write to their folders."""
     if all(os.environ.get(name) for name in WRITTEN_TO):
         return
     try:
         with tempfile.TemporaryDirectory(dir=Path.home()):
             pass
     except OSError as error:
-        raise ValueError(f"the home cannot be written ({error}): set {' and '.join(WRITTEN_TO)} to folders that can") from error
+        raise ValueError(f"cannot write to the home ({error}): set {' and '.join(WRITTEN_TO)} to folders that can") from error
 
 
 def run_alone(command: list[str], results: Path) -> int:
-    """Run snakemake unless another batch is at the same results; its exit status.
+    """Run snakemake unless another batch works on the same results; its exit status.
 
-    Raises ValueError if another one is.
+    Raises ValueError if another one does.
     """
-    mark = results / "batch.lock"  # holds the number of the process that is at work, or was when it was killed
+    mark = results / "batch.lock"  # holds the id of the running process, or of a killed one
     try:
         with locked(mark, wait=False):
             killed = bool(mark.read_text(encoding="utf-8"))
@@ -73,7 +73,7 @@ def run_alone(command: list[str], results: Path) -> int:
             return status
     except BlockingIOError as error:
         raise ValueError(
-            f"a batch is at work on {results} (process {mark.read_text(encoding='utf-8')}): wait for it, or stop it"
+            f"another batch is running on {results} (process {mark.read_text(encoding='utf-8')}): wait for it, or stop it"
         ) from error
 
 
@@ -87,7 +87,7 @@ def grid_of(command: list[str]) -> Grid:
 def fetch_missing(grid: Grid) -> None:
     """Download what the grid's benchmarks lack, and look for every image of their splits.
 
-    Raises `DataError` for what cannot be had, and for a benchmark some images of which are missing.
+    Raises `DataError` for data that cannot be downloaded, and for a benchmark with missing images.
     """
     names = [name for name in grid.datasets if name in CARDS]
     for name in names:
@@ -116,5 +116,5 @@ def main(*arguments: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="replace")  # a console that lacks a character of a table
+    sys.stdout.reconfigure(errors="replace")  # for consoles that cannot print a character of a table
     sys.exit(main(*sys.argv[1:]))

@@ -1,12 +1,12 @@
-"""The settings that a search on validation chose, for each task by what suits the other tasks.
+"""Choice of settings by a search on validation, leaving one task out.
 
     python -m cbbt.runs.choice configs/search.yaml configs/search_peers.yaml > configs/chosen_peers.yaml
 
-The candidates are a grid's variants, their scores its table of runs, judged on the
-validation pools. A task's own setting is the candidate with the highest mean over the other
-tasks (leave one task out), so no label of a task takes part in the choice that is reported on it; a first
-rule, the choice over all tasks, is for tasks that the search did not have. Numbers of shots that
-were not searched are served by one that was: `--serve 2=1,2,4 16=8,16`.
+The candidates are a grid's variants; their scores are in its table of runs, evaluated on the
+validation pools. A task gets the candidate with the highest mean over the other tasks, so no
+label of a task takes part in its own choice; a first rule, the choice over all tasks, is for
+tasks outside the search. Numbers of shots that were not searched use the choice of one that
+was: `--serve 2=1,2,4 16=8,16`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cbbt.runs.grid import Grid
 def candidates(grid: Grid) -> pd.DataFrame:
     """Mean validation accuracy over seeds, in percent, of each candidate: columns method, shots, variant, dataset, accuracy.
 
-    Raises ValueError for a grid that is not judged on validation, or whose table lacks a run.
+    Raises ValueError for a grid that is not evaluated on validation, or whose table lacks a run.
     """
     runs = read_table(Path(grid.tables) / "runs.csv").set_index("run_id")
     rows = []
@@ -41,9 +41,9 @@ def candidates(grid: Grid) -> pd.DataFrame:
 
 
 def chosen_rules(grid: Grid, serve: dict[int, list[int]] | None = None) -> list[dict]:
-    """Rules for `Grid.chosen`: for each method and number of shots the choice over all tasks, then a task's own if another.
+    """Rules for `Grid.chosen`: for each method and number of shots the choice over all tasks, then a task's own if different.
 
-    serve: number of shots that was searched → those that get its choice; itself alone if not named.
+    serve: number of shots that was searched → those that get its choice; only itself if not named.
     Raises ValueError if candidates of one method set different fields: a task's own rule could not undo the other.
     """
     rules = []
@@ -67,7 +67,7 @@ def chosen_rules(grid: Grid, serve: dict[int, list[int]] | None = None) -> list[
 
 
 def main(*arguments: str) -> str:
-    """The rules that the grids in these files chose, as YAML; a rule of a later file wins over one of an earlier."""
+    """The rules chosen from the grids in these files, as YAML; rules of later files override earlier ones."""
     at = arguments.index("--serve") if "--serve" in arguments else len(arguments)
     paths, served = arguments[:at], arguments[at + 1 :]
     serve = {int(one): [int(shots) for shots in many.split(",")] for one, many in (entry.split("=") for entry in served)}

@@ -1,8 +1,8 @@
-"""The configuration of one run: flat, checked when it is made, and named by its own hash.
+"""The configuration of one run: flat, checked on creation, and named by its hash.
 
-`RunConfig` is the scientific configuration and nothing else: paths, devices and
-workers are arguments of `cbbt.run`. What belongs to one method alone (a population,
-a projection) is in the method's own `Settings` and is given under `options`.
+`RunConfig` holds only the scientific configuration: paths, devices and workers are
+arguments of `cbbt.run`. Settings of a single method (a population, a projection) are
+in the method's own `Settings` and are given under `options`.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from cbbt.methods import DEFAULTS, METHODS
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides a run's numbers. Defaults suit the embedded model.
+    """Everything that determines a run's numbers. Defaults suit the embedded model.
 
-    A setting left at None is the method's own (`Method.defaults`, else `cbbt.methods.DEFAULTS`), resolved when
-    the configuration is made. Raises ValueError (names the choices) or TypeError (names the type expected).
+    A setting left at None takes the method's default (`Method.defaults`, else `cbbt.methods.DEFAULTS`), resolved on
+    creation. Raises ValueError (names the choices) or TypeError (names the expected type).
     """
 
     dataset: str  # a task that `cbbt.load_task` knows
     method: str = "cbbt"  # a key of `cbbt.METHODS`
     backbone: str = "mini"  # "mini", "photo", an open_clip architecture, or the address of a served box
     pretrained: str | None = "default"  # see `cbbt.load_black_box`
-    shots: int = 16  # training images per class; 0 for zero-shot alone
+    shots: int = 16  # training images per class; 0 only for zero-shot
     seed: int = 1  # of the shots and of every other draw
 
-    start: str | None = None  # class text of what tunes no prompt: the initial "context", or the task's "template"
+    start: str | None = None  # class text of methods that tune no prompt: the initial "context", or the task's "template"
     context_length: int | None = None  # M
     context_init: str | None = None  # words, or "random"
     class_specific: bool = False  # one context per class
@@ -58,40 +58,40 @@ class RunConfig:
     factor: str = "dimension"
     scoring: str | None = None  # what perturbed prompts are scored on: "batch", or the whole "support"
 
-    prompt_every: int | None = None  # steps of the loop per step of the prompt; the adapter makes every one
-    fresh_text: bool = False  # encode the class text once more after a step of the prompt, for the adapter's step
+    prompt_every: int | None = None  # steps of the loop per step of the prompt; the adapter makes all of them
+    fresh_text: bool = False  # encode the class text again after a step of the prompt, for the adapter's step
     epochs: int = 50
-    min_epoch_steps: int = 5  # of an epoch: shots that fill fewer batches are gone through again
+    min_epoch_steps: int = 5  # per epoch; shots that fill fewer batches are repeated
     batch_size: int = 32
     prompt_lr: float | None = None
     weight_decay: float = 5e-4  # on the context, coupled, as in the released code
     clip_norm: float = 5.0
     warmup_epochs: int = 1
     warmup_lr: float = 1e-5
-    cosine: str = "epoch"  # the rates fall with each "epoch", or with each "step"
+    cosine: str = "epoch"  # learning rates fall per "epoch", or per "step"
 
     adapter_ratio: float | None = None
     adapter_reduction: int = 4
     adapter_lr: float | None = None
     adapter_weight_decay: float = 0.0  # coupled
     adapter_start: int = 0  # epochs before the adapter is used and trained
-    only_adapter: bool = False  # from then on the prompt stays as it is
+    only_adapter: bool = False  # from then on the prompt is fixed
     cache_alpha: float | None = None  # None: chosen on held-out shots
     cache_beta: float | None = None  # likewise
     cache_lr: float = 1e-3
 
     augmentation: str = "none"  # the paper's is "cbbt"
-    views: int = 1  # augmented views per shot, used in turn; `epochs` or more: a fresh one each epoch
+    views: int = 1  # augmented views per shot, used in turn; with `epochs` or more, each epoch has a new one
     split: str = "coop"  # of a benchmark; "torchvision" if CoOp's split file is not available
     template: str | None = None  # a sentence with {}; the task's own if None
-    class_names: tuple | dict | None = None  # in label order, or folder → name; a file of either is read; None: the task's own
-    judge: str = "test"  # the split that scores; "validation", the pool without the shots, while choosing settings
-    classes: str = "all"  # "base": fitted and judged on the first half of them (`cbbt.data.targets`)
-    targets: list = field(default_factory=list)  # where else the fitted model is judged: "new", a shift, or a data set
-    service: str = "full"  # of `cbbt.box.service.SERVICES`; the poorer ones answer less, or less exactly
+    class_names: tuple | dict | None = None  # in label order, or folder → name, or a file of either; None: the task's own
+    judge: str = "test"  # the evaluation split; "validation", the pool without the shots, for choosing settings
+    classes: str = "all"  # "base": fitted and evaluated on the first half of them (`cbbt.data.targets`)
+    targets: list = field(default_factory=list)  # further test sets: "new", a shift, or a data set
+    service: str = "full"  # of `cbbt.box.service.SERVICES`; all but "full" answer less, or less exactly
 
-    # Budgets. A search that is given one for its queries runs until it is spent, however long it would
-    # run without; what costs no query (an adapter's steps) goes on as planned, with any budget.
+    # Budgets. A search with a budget on its queries runs until that is spent, however long it would run
+    # without; steps that cost no query (an adapter's) are made as planned, with any budget.
     max_class_prompts: int | None = None
     max_loss_queries: int | None = None
     max_images: int | None = None
@@ -101,7 +101,7 @@ class RunConfig:
         choose("method", self.method, METHODS)
         method = METHODS[self.method]
         if self.class_names is not None:
-            object.__setattr__(self, "class_names", read_class_names(self.class_names))  # the names, not where they stand
+            object.__setattr__(self, "class_names", read_class_names(self.class_names))  # the names, not the path of their file
         for name, value in (DEFAULTS | method.defaults).items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
@@ -135,8 +135,8 @@ class RunConfig:
             raise ValueError(f"adapter_start must be less than the {self.epochs} epochs, got {self.adapter_start}")
         if self.only_adapter and not (self.adapter_start and self.fresh_text):
             raise ValueError(
-                "only_adapter needs adapter_start ≥ 1, for the prompt to have moved by then, "
-                "and fresh_text=True, for the adapter to meet the prompt as it stays"
+                "only_adapter needs adapter_start ≥ 1, so that the prompt is tuned by then, "
+                "and fresh_text=True, so that the adapter is trained against the final prompt"
             )
         if not 0 <= self.adapter_ratio <= 1:
             raise ValueError(f"adapter_ratio must lie in [0, 1], got {self.adapter_ratio}")
@@ -144,13 +144,11 @@ class RunConfig:
         if is_address(self.backbone):
             object.__setattr__(self, "backbone", check_address(self.backbone))
             if self.service != "full":
-                raise ValueError(
-                    f"service={self.service!r} makes a local model answer less; what {self.backbone} grants, it says"
-                )
+                raise ValueError(f"service={self.service!r} needs a local model: the server {self.backbone} sets its own grants")
         if self.targets:
             require_distinct("targets", self.targets)
             if self.judge == "validation":
-                raise ValueError("targets are test images: none is looked at while settings are chosen on validation")
+                raise ValueError("targets are test images and not allowed with judge='validation', where settings are chosen")
         for target in self.targets:
             check_target(target, self.dataset, self.classes)
         if self.shots == 0 and method.needs_shots:
@@ -176,7 +174,7 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> RunConfig:
-        """A configuration from a mapping, in which the method's options may stand beside the other fields.
+        """A configuration from a mapping, in which the method's options may be mixed with the other fields.
 
         Raises ValueError for an unknown key; names the nearest valid ones.
         """
@@ -192,7 +190,7 @@ class RunConfig:
 
     @property
     def dataset_name(self) -> str:
-        """What the data set is called in records and tables: see `dataset_name`."""
+        """The data set's name in records and tables: see `dataset_name`."""
         return dataset_name(self.dataset)
 
     @property
@@ -207,9 +205,9 @@ class RunConfig:
 
 
 def dataset_name(dataset: str) -> str:
-    """A task or benchmark as it is; a folder by its own name, wherever it lies and however it was written.
+    """The name of a task or benchmark; for a folder its own name, however its path is written.
 
-    A folder that is called as a task or benchmark keeps "./" in front.
+    A folder with the name of a task or benchmark keeps "./" in front.
     """
     if dataset in (*EMBEDDED, *CARDS):
         return dataset
@@ -220,10 +218,10 @@ def dataset_name(dataset: str) -> str:
 def method_configs(methods, seeds, settings: dict, common: dict) -> list[RunConfig]:
     """One configuration per method and seed.
 
-    `settings` holds fields for all methods and, under a method's name, fields for it
-    alone; `common` fields have a place of their own and may not stand among them.
+    `settings` holds fields for all methods and, under a method's name, fields for that
+    method; fields of `common` have parameters of their own and are not allowed in it.
     Methods that need no shots get none. Raises ValueError for an unknown method or
-    setting, one that is in `common` too, or nothing to run.
+    setting, one that is also in `common`, or nothing to run.
     """
     for title, entries in (("methods", methods), ("seeds", seeds)):
         require_distinct(title, entries)
@@ -237,7 +235,7 @@ def method_configs(methods, seeds, settings: dict, common: dict) -> list[RunConf
             raise TypeError(f"settings of {method} must be fields and values, such as {{q: 16}}, got {values!r}")
     for name in [*shared, *(name for values in own.values() for name in values)]:
         if name in common:
-            raise ValueError(f"{name} does not belong into the settings: it has a parameter of its own")
+            raise ValueError(f"{name} is not allowed in the settings: it has its own parameter")
     configs = []
     for method in methods:
         values = shared | own.get(method, {}) | common | {"method": method}

@@ -1,8 +1,8 @@
-"""Whether a better gradient makes a better prompt: training with one estimator after another.
+"""Comparison of gradient estimators by training a prompt with each.
 
-Runs of the prompt-only method that differ in their estimator alone, at the same
-number of loss queries a step, judged on the validation pool: an estimator is a
-setting, and settings are not chosen on the test split.
+Runs of the prompt-only method that differ only in their estimator, at the same number
+of loss queries per step, evaluated on the validation pool: an estimator is a setting,
+and settings are not chosen on the test split.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from cbbt.gradients.directions import DIRECTIONS
 from cbbt.runs.config import RunConfig
 from cbbt.runs.experiment import run_all
 
-# Name → fields of `RunConfig`. All ask the same prompts a step: what they are scored on
-# is free, because the text features of a prompt do not depend on the images.
+# Name → fields of `RunConfig`. All send the same number of prompts per step: scoring them on more
+# images is free, because the text features of a prompt do not depend on the images.
 ESTIMATORS = {name: {"directions": name, "scoring": "batch"} for name in (*DIRECTIONS, "guided")}
 ESTIMATORS["sphere, two-sided"] = {"directions": "sphere", "scoring": "batch", "differences": "two-sided"}
 ESTIMATORS |= {
@@ -37,10 +37,10 @@ def accuracy_by_estimator(
     """Histories of `cbbt_prompt` under each estimator, `ESTIMATORS` if None.
 
     `common` holds fields of `RunConfig` for all runs (data set, shots, q, epochs, …).
-    Two-sided differences get half of its q, which asks as many prompts: 2 · q/2, and
+    Two-sided differences get half of its q, which needs as many prompts: 2 · q/2, and
     the context itself for the step's text features. `out` keeps the runs, so that they
-    are not repeated; `cache` keeps the features of images.
-    Columns: estimator, seed, n_judged (images of the pool that judges), step, train_loss,
+    are not repeated; `cache` keeps image features.
+    Columns: estimator, seed, n_judged (images of the validation pool), step, train_loss,
     validation_accuracy, loss_queries, class_prompts; one row per epoch.
     """
     estimators = ESTIMATORS if estimators is None else estimators

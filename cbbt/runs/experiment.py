@@ -1,8 +1,8 @@
 """One run: a configuration in, a record out.
 
-`run` fits a method, judges it on the test split, which no fit ever receives, and
-writes the record last and atomically: a folder without a record is a run that is
-not done. `RunConfig`, which names the run, stands in `cbbt.runs.config`.
+`run` fits a method, evaluates it on the test split, which no fit ever receives, and
+writes the record last and atomically: a folder without a record is an unfinished
+run. `RunConfig`, which names the run, is in `cbbt.runs.config`.
 """
 
 from __future__ import annotations
@@ -56,31 +56,31 @@ def run(
 
     Args:
         out: folder of runs; the record is written to `out/<run_id>/record.json`.
-            A finished run is read back, not repeated; a killed one goes on from
-            its checkpoint and ends with the same numbers; one that another process
-            is at is waited for. None keeps nothing.
+            A finished run is read back, not repeated; a killed one resumes from its
+            checkpoint and ends with the same numbers; one that another process works
+            on is waited for. None keeps nothing.
         root: folder of the benchmarks' images. device: None for a GPU if there is one.
         cache: folder that keeps image features for later runs (see
             `cbbt.data.features`); None encodes the images again in each run.
         workers: processes that decode images. save_every: seconds between checkpoints.
-        workbench: of the runs before this one, to share models and judged images with.
+        workbench: shares models and evaluation images with earlier runs.
 
     The record has: config, run_id, task (its name), origin (see `cbbt.runs.origin`),
     scores (percent; `_ece` is the calibration error), selection, history (a row per epoch), queries of the fit at three
-    grains, evaluation_queries, repeated_queries (asked again after a kill, less what
-    `cache` answered), how many numbers were learned, seconds, peak_megabytes (of the
-    fit), versions, commit, device. One with targets has targets: "own", the run's own test
+    grains, evaluation_queries, repeated_queries (repeated after a kill, without those
+    answered from `cache`), the number of learned parameters, seconds, peak_megabytes (of the
+    fit), versions, commit, device. A run with targets has targets: "own", the run's own test
     split, and each target by its name, with accuracy, ece, zero_shot (accuracy of the bare
-    prompt "a <class>." on the same images), travels (what of the fitted model was used
-    there, see `cbbt.learning.judging`) and n_judged. One of a service that does not say its logit scale
-    has logit_scale: that which was chosen on the shots. One over the network has traffic: requests made, and bytes
+    prompt "a <class>." on the same images), travels (the parts of the fitted model used
+    there, see `cbbt.learning.judging`) and n_judged. If the service's logit scale is unknown, the record
+    has logit_scale, as chosen on the shots. A run over the network has traffic: number of requests, and bytes
     sent and received.
 
-    Raises `DataError` for data that cannot be read or an empty split to judge by,
-    `StaleRecord` if what is kept of this run is of other images or weights,
+    Raises `DataError` for data that cannot be read or an empty evaluation split,
+    `StaleRecord` if the stored files of this run belong to other images or weights,
     `ServiceRefused` if the method needs more than the box has,
-    `BudgetExceeded` if a budget does not even pay for what the method starts from and
-    a step, and `FloatingPointError` if a loss or the outcome is no finite number.
+    `BudgetExceeded` if a budget does not allow the method's initialisation and one
+    step, and `FloatingPointError` if a loss or the result is not finite.
     """
     words = {"split": config.split, "template": config.template, "class_names": config.class_names}
     whole = load_task(config.dataset, shots=config.shots, seed=config.seed, root=root, **words)
@@ -91,7 +91,7 @@ def run(
     task = half_of(whole, config.classes)
     targets = [find_target(name, whole, config.classes, root) for name in config.targets]
     if not len(task.test):
-        raise DataError(f"{config.dataset} has no image to judge by: its {config.judge} split is empty")
+        raise DataError(f"{config.dataset} has no image to evaluate on: its {config.judge} split is empty")
     options = {"cache": cache, "device": device, "workers": workers, "progress": progress, "save_every": save_every}
     workbench = workbench or Workbench()
     if out is None:
@@ -108,14 +108,14 @@ def run(
             asker = _begin(origin, folder)
             record = _carry_out(config, task, targets, folder, workbench, asker=asker, **options) | {"origin": origin}
             _save(record, folder)
-        (folder / LOCK).unlink(missing_ok=True)  # who waited holds one that is gone
+        (folder / LOCK).unlink(missing_ok=True)  # a waiting process then holds a deleted file
     return record
 
 
 def _begin(origin: dict, folder: Path) -> str:
-    """Note what the run is of; if it was begun before, and something is kept of it, make sure that it is still the same.
+    """Store the run's origin; if it was begun before and has stored files, check that the origin is still the same.
 
-    Returns the name by which its questions are told from others': the same again if it was begun before.
+    Returns the ledger's name, which identifies the run's requests: the same as before for a run begun earlier.
     """
     then = json.loads((folder / ORIGIN).read_text(encoding="utf-8")) if (folder / ORIGIN).exists() else {}
     if (folder / CHECKPOINT).exists() and then:
@@ -140,7 +140,7 @@ def _carry_out(
     save_every,
     asker: str | None = None,
 ) -> dict:
-    """Fit on the shots of `task`, judge on its test split and the targets, and lay out the record."""
+    """Fit on the shots of `task`, evaluate on its test split and the targets, and build the record."""
     begun = time.perf_counter()
     method = METHODS[config.method]
     ledger = Ledger(config.budget, journal=folder / JOURNAL if folder else None, name=asker)
@@ -149,7 +149,7 @@ def _carry_out(
     require_distinct_prompts(task, box)
     judge = box.with_ledger(Ledger(name=f"{ledger.name} judge"))
 
-    noisy = SERVICES[config.service].noise  # drawn anew for each answer: none is kept for later runs
+    noisy = SERVICES[config.service].noise  # drawn anew for each answer, so features are not cached
     reading = {"cache": None if noisy else cache, "workers": workers, "progress": progress}
     split = workbench.split(judge, task.test, reading)
     column = f"{config.judge}_accuracy"
@@ -207,12 +207,12 @@ def _carry_out(
 
 
 def _traffic_since(before: dict[str, int], box) -> dict[str, dict[str, int]]:
-    """{"traffic": …}: requests and bytes since then, of a box that is asked over the network; else nothing."""
+    """{"traffic": …}: requests and bytes since `before` for a remote box; else empty."""
     return {"traffic": {name: count - before[name] for name, count in box.connection.traffic.items()}} if before else {}
 
 
 def _judge_targets(config, task: Task, targets: list[Target], classifier: Classifier, judge, workbench, reading) -> dict:
-    """Each target's scores by its name, and those of the run's own test split; every one asks by a ledger of its own."""
+    """Each target's scores by its name, and those of the run's own test split; each has a ledger of its own."""
     own = Target("own", task.test, task.class_names, task.template, tuple(range(len(task.class_names))))
     table = {}
     for target in [own, *targets] if targets else []:
@@ -227,7 +227,7 @@ def _judge_targets(config, task: Task, targets: list[Target], classifier: Classi
 
 
 def _step_sizes(config: RunConfig) -> str:
-    """The settings that decide how far a step goes, as they are."""
+    """The settings that determine the step size, with their values."""
     values = {name: getattr(config, name) for name in ("prompt_lr", "adapter_lr", "cache_lr", "epsilon")} | config.options
     return ", ".join(f"{name}={value}" for name, value in values.items() if isinstance(value, float))
 
@@ -235,7 +235,7 @@ def _step_sizes(config: RunConfig) -> str:
 def run_all(configs, out: str | Path | None = None, *, progress: bool = False, **options) -> list[dict]:
     """Carry out runs one after another and return their records, in order.
 
-    Like `run` for each, with its `options`, but models are loaded and the judged split
+    Like `run` for each, with its `options`, but models are loaded and the evaluation split
     is encoded once for all. `progress` shows a bar over the runs, and one within each.
     """
     workbench = Workbench()
@@ -244,7 +244,7 @@ def run_all(configs, out: str | Path | None = None, *, progress: bool = False, *
 
 
 def _save(record: dict, folder: Path) -> None:
-    """Write the record, whole or not at all; what served to get there goes."""
+    """Write the record atomically, and remove the run's temporary files."""
     with whole_file(folder / RECORD) as partial:
         partial.write_text(json.dumps(record, indent=1, allow_nan=False), encoding="utf-8")
     for leftover in (CHECKPOINT, JOURNAL, ORIGIN):

@@ -1,11 +1,11 @@
-"""A GPU of its own for each of several commands on one machine.
+"""Assignment of GPUs: each of several commands on one machine gets its own.
 
     python cbbt/runs/gpus.py papermill …    the command sees one GPU, which no other such command has
 
-Where there are no GPUs the command runs as it is. It holds a lock file as long as
-it lives, and the system lets go of the lock with the process, so a kill leaves none
-behind. Batches beside each other share the locks; a job of SLURM chooses among the
-GPUs that it was given. Run as a file, this loads no torch and takes no time.
+Without GPUs the command runs unchanged. It holds a lock file while it runs, and the
+system releases the lock with the process, so a kill leaves none behind. Parallel
+batches share the locks; a SLURM job chooses among the GPUs that it was given. Run as a
+file, this loads no torch and starts at once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def visible_gpus(environment) -> list[str]:
 
 
 def take(names: list[str], folder: Path) -> str:
-    """Wait for a GPU that nobody holds and hold it while this process, or what it becomes, lives; its name."""
+    """Wait for a free GPU and hold it until this process, or the one it becomes by exec, ends; its name."""
     folder.mkdir(parents=True, exist_ok=True)
     while True:
         for name in names:
@@ -46,7 +46,7 @@ def take(names: list[str], folder: Path) -> str:
             except BlockingIOError:
                 os.close(lock)
             else:
-                os.set_inheritable(lock, True)  # open, and so held, beyond exec
+                os.set_inheritable(lock, True)  # kept open, and so locked, after exec
                 return name
         time.sleep(0.5)
 
@@ -54,7 +54,7 @@ def take(names: list[str], folder: Path) -> str:
 def main(*command: str) -> None:
     names = visible_gpus(os.environ)
     if names:
-        job = os.environ.get("SLURM_JOB_ID", "local")  # jobs of one node may all call theirs "0"
+        job = os.environ.get("SLURM_JOB_ID", "local")  # each job of a node may number its GPUs from 0
         os.environ["CUDA_VISIBLE_DEVICES"] = take(names, Path(tempfile.gettempdir()) / f"cbbt-gpus-{os.getuid()}-{job}")
     os.execvp(command[0], command)
 

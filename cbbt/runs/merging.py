@@ -1,8 +1,8 @@
-"""Records computed elsewhere, brought together.
+"""Merging of records computed on several machines.
 
 A run has the same name on every machine, so the records of a grid may be made on
-several and merged afterwards. What does not fit is refused before the first file
-is copied.
+several and merged afterwards. Inconsistent records are refused before the first
+file is copied.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from cbbt.files import whole_file
 from cbbt.results.records import RECORD, read_record_file
 from cbbt.runs.config import RunConfig
 
-# What two records of one run must agree in; time, place and versions may differ.
+# Entries that two records of one run must share; time, place and versions may differ.
 RESULT = ("scores", "history", "queries", "targets")
 
 
 def merge_records(sources, into: str | Path) -> list[str]:
-    """Copy the finished runs below the folders `sources` into the folder `into`.
+    """Copy the finished runs in the folders `sources` into the folder `into`.
 
-    Every record is checked first: complete, its configuration valid and named by
-    its own hash, its scores numbers from 0 to 100. A run that is there already
-    must have the same scores, history, queries and targets; it is not copied again.
+    Every record is checked first: it must be complete, with a valid configuration that
+    matches its name, and scores from 0 to 100. A run that is already in `into` must
+    have the same scores, history, queries and targets; it is not copied again.
 
     Returns the names of the runs that were copied, in order. Raises ValueError for
     a record that is malformed, or differs from another of the same run (names both
@@ -54,7 +54,7 @@ def merge_records(sources, into: str | Path) -> list[str]:
 
 
 def read_record(path: Path) -> dict:
-    """The record in `path`, checked; ValueError says what is wrong with it."""
+    """The checked record in `path`; ValueError says what is wrong with it."""
     record = read_record_file(path)
     try:
         config = RunConfig.from_dict(record["config"])
@@ -62,7 +62,7 @@ def read_record(path: Path) -> dict:
         raise ValueError(f"{path} has no valid configuration: {error}") from error
     for name in (record["run_id"], path.parent.name):
         if name != config.run_id:
-            raise ValueError(f"{path} is called {name}, but its configuration is that of {config.run_id}")
+            raise ValueError(f"{path} has the name {name}, but its configuration is that of {config.run_id}")
     for name, score in record["scores"].items():
         if not isinstance(score, (int, float)) or not math.isfinite(score) or not 0 <= score <= 100:
             raise ValueError(f"{path}: {name} should be a percentage, got {score!r}")

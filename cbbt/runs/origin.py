@@ -1,8 +1,8 @@
-"""What a run's numbers come from beside its configuration: the images, the weights, the method's code.
+"""The origin of a run's numbers besides its configuration: images, weights, the method's code.
 
-A run is named by its configuration alone, so that it has one name on every machine, and
-a folder of images one name wherever it is. These digests say whether what is kept
-under that name is of the same images and weights.
+A run is named only by its configuration, so it has the same name on every machine, and a
+folder of images the same name at every path. These digests tell whether the files stored
+under that name come from the same images and weights.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ SHIPPED = {"mini": MINI_WEIGHTS, "photo": PHOTO_WEIGHTS}
 
 
 class StaleRecord(ValueError):
-    """What is kept of a run is of other images or weights than the present ones."""
+    """The stored files of a run come from other images or weights than the current ones."""
 
 
 def origin_of(config: RunConfig, task: Task, targets: list[Target], elsewhere: bool) -> dict[str, str | None]:
     """Digests, sixteen hexadecimal digits each, of what a run depends on.
 
     images: of the drawn shots, the judged split and the targets (`cbbt.data.task.files_digest`).
-    weights: of the file; None for a published tag or random weights, which their name identifies. Left out for a
+    weights: of the file; None for a published tag or random weights, which their name identifies. Omitted for a
         model that is `elsewhere`: its fingerprint is known once it is queried.
-    method: of the module that has the method's `fit`; None if there is no source.
+    method: of the module with the method's `fit`; None without source.
     """
     digests = {
         "images": files_digest(replace(task, test=sum((target.items for target in targets), task.test))),
@@ -48,7 +48,7 @@ def origin_of(config: RunConfig, task: Task, targets: list[Target], elsewhere: b
 def require_same_origin(then: dict, now: dict, folder: Path) -> None:
     """Raise `StaleRecord` if the images or weights differ; warn if the method's code does.
 
-    `then` is what was noted in `folder`, `now` what there is now. Entries that were not noted are not compared.
+    `then` is the origin stored in `folder`, `now` the current one. Entries missing in `then` are not compared.
     """
     for name, happened in (
         ("images", "images were added, replaced or relabelled"),
@@ -61,7 +61,7 @@ def require_same_origin(then: dict, now: dict, folder: Path) -> None:
             )
     if then.get("method", now["method"]) != now["method"]:
         warnings.warn(
-            f"{folder} holds a run made before its method's code was edited: it stays; remove that folder to run it again",
+            f"{folder} holds a run made before its method's code was edited: it is kept; remove that folder to run it again",
             stacklevel=3,
         )
 
@@ -74,7 +74,7 @@ def _weights_digest(config: RunConfig) -> str | None:
 
 @functools.lru_cache(maxsize=16)
 def _file_digest(file: Path, changed: int) -> str:
-    """Of the file's content, read once for each time that it was `changed`."""
+    """Digest of the file's content, cached until the file is `changed`."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()[:16]
 

@@ -1,7 +1,7 @@
-"""What runs that follow each other have in common: the model, and the images they are judged on.
+"""The workbench: models and encoded evaluation images, shared by consecutive runs.
 
-A workbench lives as long as its caller keeps it. Each run still has boxes and ledgers of
-its own, which count every query that it would have made alone.
+A workbench lives as long as its caller keeps it. Each run still has its own boxes and
+ledgers, which count every query that it would have made alone.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from cbbt.learning.fitting import Split
 
 
 class Workbench:
-    """Models that are loaded, and splits that are encoded, once for all runs that are given it.
+    """Loads models and encodes splits once for all runs that use it.
 
-    boxes: name → box, for backbones of your own, such as a `cbbt.box.remote.features.FeatureBox`: runs whose `backbone`
-        is the name ask it. key: of an address; the environment's CBBT_KEY if None.
+    boxes: name → box, for backbones of your own, such as a `cbbt.box.remote.features.FeatureBox`, used by runs whose
+        `backbone` is the name. key: API key for an address; the environment variable CBBT_KEY if None.
     """
 
     def __init__(self, boxes: dict[str, BlackBox] | None = None, key: str | None = None):
@@ -35,7 +35,7 @@ class Workbench:
         self._features: dict[tuple, torch.Tensor] = {}
 
     def box(self, config, white: bool, device: str | None, ledger: Ledger) -> BlackBox:
-        """A box for `config`, counted in `ledger`; weights in a file are read again when the file has changed.
+        """A box for `config`, counted in `ledger`; a weights file is read again when it has changed.
 
         Raises `ServiceRefused` for a method that needs more than the box has.
         """
@@ -62,7 +62,7 @@ class Workbench:
         return box
 
     def split(self, judge: BlackBox, items, reading: dict) -> Split:
-        """`items` to be judged on, encoded by `judge`, which pays for them each time.
+        """`items` to evaluate on, encoded by `judge`, whose ledger is charged each time.
 
         `reading`: options of `cbbt.data.features.encode_items`.
         """

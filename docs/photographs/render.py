@@ -2,8 +2,8 @@
 
     python docs/photographs/render.py DATA [02b_analysis 03_training 05_peers]
 
-DATA is the folder that holds eurosat/, best given relative to the project's root: it stands in the
-page. Methods have the settings of configs/photos.yaml, whose records are read back where they are.
+DATA is the folder that holds eurosat/, best given relative to the project's root, because the page
+shows it. Methods have the settings of configs/photos.yaml; its existing records are read back.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PEERS = ["zero_shot", "lfa", "word_search", "bbt", "bpt_vlm_text", "zip", "craft
 
 
 def settings(methods: list[str], without: tuple[str, ...]) -> dict[str, dict]:
-    """What the grid gives each method on EuroSAT, less what the notebook has parameters for."""
+    """The grid's settings for each method on EuroSAT, without those that are parameters of the notebook."""
     grid = Grid.from_file("configs/photos.yaml")
     cells = {method: cell for cell in grid.cells() if cell.dataset == "eurosat" for method in cell.methods}
     given = {method: grid.settings_of(cells[method], method) for method in methods}
@@ -46,7 +46,7 @@ def pages() -> dict[str, dict]:
 
 
 def render(name: str, parameters: dict) -> None:
-    """One page, without what tells of the machine: progress bars, warnings with paths, papermill's notes."""
+    """Make one page, without traces of the machine: progress bars, warnings with paths, papermill's notes."""
     page = f"docs/photographs/{name}.ipynb"
     papermill.execute_notebook(f"notebooks/{name}.ipynb", page, parameters, cwd=".")
     remove_bars(page)

@@ -1,5 +1,5 @@
-"""Boxes whose model is elsewhere.
+"""Boxes whose model is on another machine.
 
-Read `connection` (queries over HTTP, repeated while a server is away), then `served` (a box
-of `cbbt serve`) and `features` (services that give features of texts and images alone).
+Read `connection` (requests over HTTP, retried while a server is unavailable), then `served` (a box
+of `cbbt serve`) and `features` (services that give only features of texts and images).
 """

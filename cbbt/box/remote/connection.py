@@ -1,8 +1,8 @@
-"""Questions over HTTP: asked again while a server is away, and told apart from each other by a name.
+"""Requests over HTTP: retried while a server is unavailable, each identified by an idempotency key.
 
-A question's name (`Idempotency-Key`) follows from the ledger it is counted in, from what was
-counted before it, and from its content. Whoever asks it again, in the same process or in one that
-resumes a killed run, asks under the same name, and is charged once.
+The key (`Idempotency-Key`) is derived from the request's ledger, from what that had counted
+before, and from the request's content. A request that is repeated, in the same process or in
+one that resumes a killed run, has the same key and is charged once.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from tqdm.auto import tqdm
 from cbbt.box.access import ServiceRefused
 from cbbt.box.ledger import BudgetExceeded, Ledger
 
-PATIENCE = 600.0  # seconds for which a server may be away
-LONGEST_PAUSE = 5.0  # seconds between two attempts, unless the server asks for more
-TIMEOUT = httpx.Timeout(60.0, read=600.0, connect=10.0)  # large questions take minutes
+PATIENCE = 600.0  # seconds for which a server may be unavailable
+LONGEST_PAUSE = 5.0  # seconds between two attempts, unless the server sets Retry-After
+TIMEOUT = httpx.Timeout(60.0, read=600.0, connect=10.0)  # large requests take minutes
 TRANSIENT = (408, 425, 429, 502, 503, 504)
 
 
 class BoxUnavailable(ConnectionError):
-    """A server that could not be reached for as long as one waits for it, or whose model failed."""
+    """The server could not be reached before the timeout, or its model failed."""
 
 
 class BoxChanged(RuntimeError):
-    """The server serves another model than the one that was begun with."""
+    """The server no longer serves the model that this box was made for."""
 
 
 class _Away(Exception):
-    """Ask again. after: seconds that the server asks to wait, or None."""
+    """Try again. after: seconds to wait, as the server says, or None."""
 
     def __init__(self, reason: str, after: float | None = None):
         super().__init__(reason)
@@ -41,10 +41,10 @@ class _Away(Exception):
 
 
 class Connection:
-    """A server at `address`, asked with `key` (empty: none).
+    """Requests to the server at `address` with the API key `key` (empty: none).
 
-    patience: seconds for which it is asked again while it is away. While it is, a bar shows the waiting.
-    traffic: requests made, repeated ones included, and bytes of the bodies sent and received.
+    patience: seconds for which requests are retried while it is unavailable; a bar shows the waiting time.
+    traffic: number of requests, retries included, and size in bytes of the bodies sent and received.
     """
 
     def __init__(self, address: str, key: str = "", *, patience: float = PATIENCE):
@@ -61,11 +61,11 @@ class Connection:
         return self._persist(lambda: self.client.post(path, content=content, headers=headers))
 
     def _persist(self, attempt: Callable[[], httpx.Response]) -> httpx.Response:
-        """The response to `attempt`, made again while the server is away.
+        """The response to `attempt`, retried while the server is unavailable.
 
-        Raises `BoxUnavailable`, or what the server's refusal means: PermissionError for the key (401),
-        `BudgetExceeded` (402), `ServiceRefused` (403), `BoxChanged` (412), ValueError for anything else. What the model
-        failed on (500) it would fail on again: `BoxUnavailable` at once.
+        Raises `BoxUnavailable`, or the error for the server's status: PermissionError for the key (401),
+        `BudgetExceeded` (402), `ServiceRefused` (403), `BoxChanged` (412), ValueError for anything else. A failure of
+        the model (500) would repeat itself: `BoxUnavailable` without a retry.
         """
         with _Waiting(self.address) as waiting:
             retrying = tenacity.Retrying(
@@ -100,7 +100,7 @@ class Connection:
 
 
 def name_of(ledger: Ledger, path: str, content: bytes) -> str:
-    """The name of a question: see the module."""
+    """The idempotency key of a request; see the module's docstring."""
     digest = hashlib.sha256(f"{ledger.name} {sorted(ledger.counts.items())} {path} ".encode())
     digest.update(content)
     return digest.hexdigest()[:32]
@@ -110,13 +110,13 @@ _backoff = tenacity.wait_exponential_jitter(initial=0.1, max=LONGEST_PAUSE, jitt
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
-    """Seconds until the next attempt: what the server asks for, or twice as long each time."""
+    """Seconds until the next attempt: the server's Retry-After, or twice as long each time."""
     after = state.outcome.exception().after
     return _backoff(state) if after is None else after
 
 
 class _Waiting:
-    """A bar that appears when a question must be asked again, and shows for how long it has been."""
+    """A bar that appears when a request is retried, and shows the time waited."""
 
     def __init__(self, address: str):
         self.address, self.bar, self.begun = address, None, time.monotonic()
@@ -127,7 +127,7 @@ class _Waiting:
     def show(self, state: tenacity.RetryCallState) -> None:
         waited = time.monotonic() - self.begun
         if self.bar is None and waited < 1:
-            return  # a pause that nobody notices
+            return  # a pause too short to notice
         if self.bar is None:
             self.bar = tqdm(desc=f"waiting for {self.address}", bar_format="{desc}: {n:.0f} s ({postfix})", leave=False)
         self.bar.n = waited
@@ -139,7 +139,7 @@ class _Waiting:
 
 
 def _detail(response: httpx.Response) -> str:
-    """What a server says of an error, in one line."""
+    """The server's error message, in one line."""
     try:
         told = response.json()
         told = told.get("detail") or told.get("error") or told

@@ -1,12 +1,12 @@
-"""Services that give features of texts and of images, and nothing else.
+"""Boxes for services that give only features of texts and images.
 
-A `FeatureBox` is made of two functions, for any service that you can call from Python:
+A `FeatureBox` is built from two functions, for any service that you can call from Python:
 
     box = FeatureBox("our-clip", texts=lambda texts: …, images=lambda pixels: …)
 
-and `openai_features` has the two for services in the manner of OpenAI's `/v1/embeddings`
-that take images as well. No prompt can be put into such a model as vectors, so what tunes one
-is refused; zero-shot, adapters, caches, linear heads and the search over words need no more.
+and `openai_features` has both for services with an API like OpenAI's `/v1/embeddings`
+that also take images. Such a service takes no context vectors, so methods that tune them
+are refused; zero-shot, adapters, caches, linear heads and word search need only features.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from cbbt.box.blackbox import BlackBox
 from cbbt.box.ledger import Ledger
 from cbbt.box.remote.connection import Connection, name_of
 
-TEXTS_AT_ONCE, IMAGES_AT_ONCE = 128, 32  # of a request
+TEXTS_AT_ONCE, IMAGES_AT_ONCE = 128, 32  # per request
 
 
 class FeatureBox(BlackBox):
-    """A black box of two functions; see `BlackBox` for its attributes and doors.
+    """A black box made of two functions; see `BlackBox` for its attributes and methods.
 
     Args:
-        name: stands for the model in records and in the cache of features: another model needs another name.
+        name: identifies the model in records and in the feature cache: another model needs another name.
         texts: list of n sentences → features (n, E). images: pixels (B, 3, S, S) in 0…1 → features (B, E).
-            Anything that `torch.as_tensor` takes; of any norm. Raw image features are what the service gives.
-        image_size: S; images are resized and cropped to it, as CLIP's are.
-        logit_scale: τ; None if the service does not say it: a run then chooses it on its shots.
+            Anything that `torch.as_tensor` takes, of any norm. Raw image features are returned as the service gives them.
+        image_size: S; images are resized and cropped to it, as for CLIP.
+        logit_scale: τ; None if unknown: a run then chooses it on its shots.
 
-    Questions raise ValueError for features of another shape or that are not finite, and what the functions raise.
+    Queries raise ValueError for features of the wrong shape or that are not finite, and what the functions raise.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class FeatureBox(BlackBox):
         }  # fmt: skip
         self.access = frozenset({"text", "pixels", "features"})
         self.ledger = ledger or Ledger()
-        self.embed_dim = None  # until one text has told
+        self.embed_dim = None  # until the first text is encoded
         self.embed_dim = self._texts(["a"]).shape[1]
 
     def fingerprint(self) -> str:
-        """Sixteen hex digits over the name and the size of images: what the service serves cannot be seen from here."""
+        """Sixteen hex digits over the name and the image size; the service's weights cannot be inspected."""
         return hashlib.sha256(f"{self.name} {self.image_size}".encode()).hexdigest()[:16]
 
     def token_embeddings(self, words):
@@ -96,7 +96,7 @@ class FeatureBox(BlackBox):
         return features
 
     def _refuse(self):
-        raise ServiceRefused(f"{self.name} gives features of texts and images alone: vectors cannot be put into its prompts")
+        raise ServiceRefused(f"{self.name} gives only features of texts and images: its prompts cannot hold context vectors")
 
 
 def openai_features(
@@ -110,22 +110,22 @@ def openai_features(
 ) -> FeatureBox:
     """The box of a model at `address`/embeddings, such as http://localhost:7997/v1 or https://api.jina.ai/v1.
 
-    Texts go as they are; images as PNG in base64, `{"image": …}` as jina-clip's service takes them, or, if
-    that is refused, data URLs with `"modality": "image"`, as infinity does. Two questions of one input each
-    find out which. The logit scale of the model is not known.
+    Texts are sent as they are; images as PNG in base64, `{"image": …}` as jina-clip's service takes them, or, if
+    that is refused, as data URLs with `"modality": "image"`, as infinity does. Two requests of one input each
+    find out which. The logit scale of the model is unknown.
     """
     connection, counted = Connection(address, key), Ledger()
 
     def ask(inputs: list, **more) -> torch.Tensor:
         content = dumps({"model": model, "input": inputs, **more}).encode()
         headers = {"Content-Type": "application/json", "Idempotency-Key": name_of(counted, "embeddings", content)}
-        counted.charge("images", len(inputs))  # of either kind: it only tells equal questions apart
+        counted.charge("images", len(inputs))  # texts too: it only tells equal requests apart
         answer = connection.post("/embeddings", content, headers).json()
         try:
             rows = sorted(answer["data"], key=lambda row: row["index"])
             return torch.tensor([row["embedding"] for row in rows])
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{address} answered something else than embeddings: {str(answer)[:200]}") from error
+            raise ValueError(f"expected embeddings from {address}, got {str(answer)[:200]}") from error
 
     def as_objects(pixels: torch.Tensor) -> torch.Tensor:
         return ask([{"image": png(each)} for each in pixels])
@@ -145,7 +145,7 @@ def openai_features(
 
 
 def png(pixels: torch.Tensor) -> str:
-    """An image (3, H, W) in 0…1 as PNG in base64: rounded to eight bits a colour, as it was before it was prepared."""
+    """An image (3, H, W) in 0…1 as PNG in base64, rounded to eight bits a channel, as before preprocessing."""
     buffer = io.BytesIO()
     to_pil_image(pixels.clamp(0, 1).mul(255).round().byte()).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()

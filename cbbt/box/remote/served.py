@@ -1,8 +1,8 @@
-"""A box of `cbbt serve`, with the doors of a local one.
+"""A box of `cbbt serve`, with the methods of a local one.
 
-What is held here is an address: no weight, no tokenizer. Answers are those of the server's own
-box, to the last bit. Losses and logits are computed here where features are given, and asked
-for where they are not; then the server encodes the prompts anew for each such question.
+It holds an address, no weights and no tokenizer. Answers are those of the server's own box, to
+the last bit. Losses and logits are computed on the client if features are given, and requested
+otherwise; the server then encodes the prompts again for each such request.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from cbbt.box.wire import FACTS, FINGERPRINT, MEDIA_TYPE, WireError, compressed,
 
 
 class RemoteBox(BlackBox):
-    """A black box at an address; see `BlackBox` for its attributes and doors.
+    """A black box at an address; see `BlackBox` for its attributes and methods.
 
     Args:
-        address: http://host:port. key: as the server's file of keys has it; None: `CBBT_KEY` of the environment.
-        device: where answers are put. patience: seconds for which the server may be away.
+        address: http://host:port. key: from the server's key file; None: the environment variable `CBBT_KEY`.
+        device: where answers are put. patience: seconds for which the server may be unavailable.
 
-    Besides what a local box raises, questions raise `BoxUnavailable`, `BoxChanged`, PermissionError for the key,
-    `BudgetExceeded` for the budget that the server keeps, `ServiceRefused` for what it does not grant, and
+    Besides what a local box raises, queries raise `BoxUnavailable`, `BoxChanged`, PermissionError for the key,
+    `BudgetExceeded` for the server's budget, `ServiceRefused` for what it does not grant, and
     FloatingPointError for contexts or images that are not finite.
     """
 
@@ -49,7 +49,7 @@ class RemoteBox(BlackBox):
             self.access = frozenset(facts["access"])
             self._fingerprint, self._largest = facts["fingerprint"], facts["largest_bytes"]
         except (JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{address} is no server of `cbbt serve`: it does not say what it serves ({error})") from error
+            raise ValueError(f"{address} is not a `cbbt serve` server: it does not describe its model ({error})") from error
         config = self.preprocess_config.items()
         self.preprocess_config = {name: tuple(value) if isinstance(value, list) else value for name, value in config}
         self.device = device
@@ -60,7 +60,7 @@ class RemoteBox(BlackBox):
         return self._fingerprint
 
     def account(self) -> dict:
-        """What the server has counted for this key: name, spent and left, of each grain."""
+        """What the server has counted for this key: its name, and what is spent and left at each grain."""
         return self.connection.get("/v1/account").json()
 
     def token_embeddings(self, words: str) -> torch.Tensor:
@@ -78,7 +78,7 @@ class RemoteBox(BlackBox):
             return self._ask("losses", {"losses": (len(text),)}, *text.question(), tensors)[0]
 
     def logits(self, text, images):
-        """Raises `ServiceRefused`, and counts nothing, where logits are not given."""
+        """Raises `ServiceRefused`, and counts nothing, if logits are not given."""
         if not isinstance(text, Asked):
             return super().logits(text, images)
         if "logits" not in self.access:
@@ -123,7 +123,7 @@ class RemoteBox(BlackBox):
     def _ask(
         self, path: str, shapes: dict[str, tuple], words=None, *tensors: dict[str, torch.Tensor], json=None
     ) -> list[torch.Tensor]:
-        """The tensors that the server answers to words and tensors, or to JSON.
+        """The tensors that the server returns for words and tensors, or for JSON.
 
         `shapes`: the name and shape of each (None: any length).
         """
@@ -133,23 +133,23 @@ class RemoteBox(BlackBox):
             named = {name: tensor for group in tensors for name, tensor in group.items()}
             for name, tensor in named.items():
                 if tensor.is_floating_point() and not tensor.isfinite().all():
-                    raise FloatingPointError(f"{name} to be asked about are not finite numbers")
+                    raise FloatingPointError(f"{name} sent to {self.connection.address} must be finite")
             content, headers = pack(named, words), {"Content-Type": MEDIA_TYPE}
         if len(content) > self._largest:
             raise ValueError(
-                f"the question has {len(content)} bytes, {self.connection.address} takes {self._largest}: ask for less at once"
+                f"the request has {len(content)} bytes, {self.connection.address} takes {self._largest}: send smaller batches"
             )
         headers |= {"Idempotency-Key": name_of(self.ledger, path, content), "If-Match": f'"{self._fingerprint}"'}
         if path == "images":
             content, headers = compressed(content), headers | {"Content-Encoding": "zstd"}
         response = self.connection.post(f"/v1/{path}", content, headers)
         if response.headers.get(FINGERPRINT) != self._fingerprint:
-            raise BoxChanged(f"{self.connection.address} serves another model than this box was made for")
+            raise BoxChanged(f"{self.connection.address} no longer serves the model that this box was made for")
         try:
             answers, _ = unpack(response.content)
             found = [answers[name] for name in shapes]
         except (WireError, KeyError) as error:
-            raise ValueError(f"{self.connection.address} answered {path} with something else: {error}") from error
+            raise ValueError(f"unexpected answer of {self.connection.address} to {path}: {error}") from error
         for tensor, (name, shape) in zip(found, shapes.items()):
             if tensor.ndim != len(shape) or any(size not in (None, got) for size, got in zip(shape, tensor.shape)):
                 raise ValueError(f"{self.connection.address} answered {name} of shape {tuple(tensor.shape)}, expected {shape}")
@@ -157,9 +157,9 @@ class RemoteBox(BlackBox):
 
 
 class Asked(Sealed):
-    """Prompts whose features are not given: row and column of each (…, C, 2), and the question in which they stand.
+    """Prompts whose features are not given: row and column of each (…, C, 2), and the request that they belong to.
 
-    What is picked from it (sets, or all of it in another shape) is asked about by the same question's contexts.
+    Whole sets picked from it, in any shape, are queried with the contexts of that request.
     """
 
     @classmethod
@@ -179,15 +179,15 @@ class Asked(Sealed):
         return result
 
     def question(self) -> tuple[dict, dict[str, torch.Tensor]]:
-        """Words and tensors that ask about these sets (N, C). Raises ServiceRefused for anything but whole sets."""
+        """Words and tensors that query these sets (N, C). Raises ServiceRefused for anything but whole sets."""
         picked = self.as_subclass(torch.Tensor)
         classes = len(self.words.get("class_names") or self.words["texts"])
         if picked.ndim != 3 or picked.shape[1] != classes or not (picked[..., 1] == torch.arange(classes)).all():
-            raise ServiceRefused("this service gives no features of prompts: it is asked about whole sets of classes")
+            raise ServiceRefused("this service gives no prompt features: only whole sets of classes can be queried")
         return self.words, {name: tensor[picked[:, 0, 0]] for name, tensor in self.tensors.items()}
 
     def classify(self, features: torch.Tensor, box: RemoteBox) -> torch.Tensor:
-        """Logits (B, C); where the server gives losses alone, such as give the class that it predicts, and its probability."""
+        """Logits (B, C); if the server gives only losses, made from the class that it predicts and its probability."""
         whole = self[None]
         if "logits" in box.access:
             return box.logits(whole, features)[0]

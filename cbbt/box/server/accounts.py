@@ -1,13 +1,13 @@
-"""Who may ask a served box, and what they have asked: the ledger that counts.
+"""Accounts of a served box: API keys, budgets and the ledger.
 
 Keys and budgets come from a YAML file:
 
     alice: {key: 3f1c…, class_prompts: 1000000, images: 20000}
     bob: {key: 9b2e…}
 
-Grains without a number are unlimited. The counts stand in an SQLite file, which survives the
-death of the server at any moment. A question that brings an `Idempotency-Key` is noted
-under it, and asked again with the same key it is charged no more.
+Grains without a number are unlimited. The counts are kept in an SQLite file, which survives a
+crash of the server at any moment. A request with an `Idempotency-Key` is recorded under it;
+repeated with the same key, it is not charged again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import yaml
 
 from cbbt.box.ledger import GRAINS, BudgetExceeded
 
-REMEMBERED = 30 * 24 * 3600  # seconds for which a question's key is known
+REMEMBERED = 30 * 24 * 3600  # seconds for which an idempotency key is remembered
 ANYONE = "anyone"  # the account of a server without keys
 
 TABLES = """
@@ -32,26 +32,26 @@ CREATE TABLE IF NOT EXISTS questions (account TEXT, id TEXT, digest TEXT, asked 
 
 
 class AnotherQuestion(ValueError):
-    """An idempotency key that was used for something else."""
+    """An idempotency key that was used for another request."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """name: stands in the ledger. budget: grain → largest count; grains not named are unlimited."""
+    """name: identifies it in the ledger. budget: grain → largest count; grains not named are unlimited."""
 
     name: str
     budget: dict[str, int]
 
 
 def read_keys(path: str | Path) -> dict[str, Account]:
-    """SHA-256 of each key → its account. Raises ValueError, which shows no key, for a file that is not as this module says."""
+    """SHA-256 of each key → its account. Raises ValueError, which shows no key, for a file in another format."""
     try:
         entries = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
     except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise ValueError(f"the file of keys {path} cannot be read ({type(error).__name__})") from error
+        raise ValueError(f"cannot read the key file {path} ({type(error).__name__})") from error
     form = "name: {key: …, class_prompts: 1000000}"
     if not isinstance(entries, dict) or not entries or not all(isinstance(entry, dict) for entry in entries.values()):
-        raise ValueError(f"the file of keys {path} should hold entries such as {form}")
+        raise ValueError(f"the key file {path} should hold entries such as {form}")
     accounts: dict[str, Account] = {}
     for name, entry in entries.items():
         key, budget = entry.get("key"), {grain: limit for grain, limit in entry.items() if grain != "key"}
@@ -61,7 +61,7 @@ def read_keys(path: str | Path) -> dict[str, Account]:
             if grain not in GRAINS or isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
                 raise ValueError(f"{name!r} in {path} should have whole numbers for {', '.join(GRAINS)}, got {grain}: {limit!r}")
         if accounts.setdefault(digest_of(key.encode()), account := Account(str(name), budget)) is not account:
-            raise ValueError(f"{name!r} in {path} has another's key")
+            raise ValueError(f"{name!r} in {path} has the same key as another account")
     return accounts
 
 
@@ -71,10 +71,10 @@ def digest_of(content: bytes) -> str:
 
 
 class ServerLedger:
-    """Counts of every account at the grains of `GRAINS`, in the SQLite file `path` (":memory:": nowhere).
+    """Counts of every account at the grains of `GRAINS`, in the SQLite file `path` (":memory:": no file).
 
-    Each charge is one transaction. With SQLite's write-ahead log a charge that was made is there after the
-    process is killed; after a power cut the last ones may be missing.
+    Each charge is one transaction. With SQLite's write-ahead log a charge survives a kill of the process;
+    after a power cut the last ones may be missing.
     """
 
     def __init__(self, path: str | Path):
@@ -87,27 +87,27 @@ class ServerLedger:
     def charge(self, account: Account, cost: dict[str, int], question: str | None, digest: str) -> bool:
         """Add `cost` (grain → count), or nothing if `question`, an idempotency key, was charged before; whether it was added.
 
-        Raises `BudgetExceeded`, and adds nothing, if the account does not pay for it; `AnotherQuestion` if
-        `question` was asked with another `digest` of its content.
+        Raises `BudgetExceeded`, and adds nothing, if the account's budget does not allow it; `AnotherQuestion` if
+        `question` was used with another `digest` of the content.
         """
         with self._transaction():
             if question is not None:
                 row = self._one("SELECT digest FROM questions WHERE account = ? AND id = ?", account.name, question)
                 if row is not None:
                     if row[0] != digest:
-                        raise AnotherQuestion("this Idempotency-Key was used for another question")
+                        raise AnotherQuestion("this Idempotency-Key was used for another request")
                     return False
                 self._run("INSERT INTO questions VALUES (?, ?, ?, ?)", account.name, question, digest, time.time())
             spent = self.spent(account)
             for grain, count in cost.items():
                 limit = account.budget.get(grain)
                 if limit is not None and spent[grain] + count > limit:
-                    raise BudgetExceeded(f"{grain}: {limit - spent[grain]} of {limit} are left, this question costs {count}")
+                    raise BudgetExceeded(f"{grain}: {limit - spent[grain]} of {limit} are left, this request costs {count}")
             self._add(account, cost, 1)
             return True
 
     def take_back(self, account: Account, cost: dict[str, int], question: str | None) -> None:
-        """Undo a charge: the question was refused after all, and may be asked again."""
+        """Undo a charge: the model refused the request, which may be repeated."""
         with self._transaction():
             self._run("DELETE FROM questions WHERE account = ? AND id = ?", account.name, question or "")
             self._add(account, cost, -1)
@@ -126,7 +126,7 @@ class ServerLedger:
             self._run(f"UPDATE spent SET {grain} = {grain} + ? WHERE account = ?", sign * count, account.name)
 
     def _transaction(self):
-        # The connection's own block begins nothing where isolation_level is None: it commits, or rolls back.
+        # With isolation_level None the connection's own context manager opens no transaction; it commits or rolls back.
         self.connection.execute("BEGIN IMMEDIATE")
         return self.connection
 

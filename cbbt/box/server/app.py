@@ -1,12 +1,12 @@
-"""The doors of a served box: what may be asked, by whom, how much at once.
+"""The HTTP endpoints of a served box.
 
-Tensors come and go as safetensors (`cbbt.box.wire`), texts as JSON. A request passes, in
-this order: key (401), size (413) and pace (408), form (415, 422), what is granted (403),
-`If-Match` with the fingerprint of the model that is meant (412), room to wait (503), and
-budget (402); only then is it charged, and asked. What the model refuses is not charged.
+Tensors are sent and returned as safetensors (`cbbt.box.wire`), texts as JSON. A request is
+checked, in this order, for its key (401), size (413) and pace (408), form (415, 422), what is
+granted (403), `If-Match` with the fingerprint of the expected model (412), a place in the queue
+(503), and budget (402); only then is it charged and answered. What the model refuses is not charged.
 
-Nothing in a request names a file, a module or an address; no answer, and no error, holds
-more of the model than was granted.
+A request cannot name a file, a module or an address; no answer and no error reveals more of
+the model than was granted.
 """
 
 import asyncio
@@ -32,8 +32,8 @@ def make_app(
 ) -> FastAPI:
     """The application that serves `box`.
 
-    access: what is granted (`cbbt.box.access.granted`). accounts: those of `read_keys`; none: whoever comes is served,
-    on one account without a budget. ledger: where the counts stand.
+    access: what is granted (`cbbt.box.access.granted`). accounts: those of `read_keys`; none: every caller is served,
+    on one account without a budget. ledger: where the counts are kept.
     """
     doors = Doors(box, access, accounts, ledger, limits)
     app = FastAPI(title="A vision-language model behind a wall", version="1", description=__doc__)
@@ -51,12 +51,12 @@ def make_app(
 
     @app.get("/health")
     def health() -> dict[str, str]:
-        """Whether the server is up; needs no key and says nothing of the model."""
+        """Whether the server is up; needs no key and says nothing about the model."""
         return {"status": "ok"}
 
     @app.get("/v1/model", responses=ERRORS)
     def model(caller: Asks) -> dict:
-        """What is served: name, dimensions, preprocessing, logit scale, fingerprint, what is taken and given, limits."""
+        """The served model: name, dimensions, preprocessing, logit scale, fingerprint, what it takes and gives, limits."""
         return {name: getattr(box, name) for name in FACTS} | {
             "fingerprint": doors.fingerprint,
             "access": sorted(doors.access),
@@ -73,7 +73,7 @@ def make_app(
 
     @app.post("/v1/token-embeddings", response_class=Tensors, responses=ERRORS)
     async def token_embeddings(caller: Asks, phrase: Phrase) -> Response:
-        """Embeddings (M, D) of the tokens of some words; costs nothing."""
+        """Token embeddings (M, D) of some words; costs nothing."""
         doors.require("token embeddings")
         try:
             return Tensors({"embeddings": box.token_embeddings(phrase.words)})
@@ -158,15 +158,15 @@ def make_app(
         openapi_extra=_tensors_in("contexts, or texts; images (B, E)"),
     )
     async def predictions(caller: Asks, request: Request) -> Response:
-        """The class (B,) of each image by one prompt set, and its probability (B,): what whoever answers about prompts gives.
+        """The predicted class (B,) of each image by one prompt set, and its probability (B,).
 
-        One loss query and C class prompts.
+        Given by every server that takes prompts. One loss query and C class prompts.
         """
         tensors, words, digest = await doors.message(request, WordsOfPrompts, contexts="?NMD NCMD", images="BE")
         contexts, sets, count = doors.prompts(tensors, words)
         features = doors.images(tensors)
         if sets != 1:
-            raise WireError(f"one context is asked about at a time, got {sets}")
+            raise WireError(f"expected one prompt set, got {sets}")
 
         def ask(rows):
             best = box.logits(doors.text(rows, words), features)[0].double().softmax(dim=-1).max(dim=-1)
@@ -179,7 +179,7 @@ def make_app(
 
     @app.post("/v1/embeddings", responses=ERRORS)
     async def embeddings(caller: Asks, asked: Embeddings) -> dict:
-        """Unit-norm features of texts and of encoded images, for those who have no preprocessing of their own."""
+        """Unit-norm features of texts and of encoded images, for clients without preprocessing of their own."""
         doors.require("features")
         inputs = asked.input if isinstance(asked.input, list) else [asked.input]
         inputs = [ImageInput(**{asked.modality: each}) if isinstance(each, str) else each for each in inputs]
@@ -216,15 +216,15 @@ class Tensors(Response):
 
 
 REASONS = {
-    401: "no key, or a wrong one", 402: "over budget", 403: "not granted", 408: "too slow", 412: "another model",
-    413: "too large", 415: "another form", 422: "not as described", 500: "the model failed; not charged",
+    401: "missing or unknown key", 402: "over budget", 403: "not granted", 408: "too slow", 412: "another model",
+    413: "too large", 415: "another media type", 422: "not as described", 500: "the model failed; not charged",
     503: "busy: see Retry-After",
 }  # fmt: skip
 ERRORS = {status: {"description": reason} for status, reason in REASONS.items()}
 
 
 def _tensors_in(description: str) -> dict:
-    """What OpenAPI should say of a request in safetensors."""
+    """The OpenAPI description of a request in safetensors."""
     words = "the header's metadata may have `words`, JSON: class_names and position, or texts, or normalize"
     schema = {"type": "string", "format": "binary", "description": f"{description}; {words}"}
     return {"requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": schema}}}}

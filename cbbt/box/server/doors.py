@@ -1,4 +1,4 @@
-"""What the endpoints of a served box share: who asks, how much at once, what it costs, and the model's turn."""
+"""What the endpoints of a served box share: caller, limits, cost, and the queue for the model."""
 
 import asyncio
 import logging
@@ -23,8 +23,8 @@ PIECE = 1_000_000  # bytes of an answer that are sent at once
 
 @dataclass(frozen=True)
 class Limits:
-    """megabytes: of a request or an answer. waiting: questions. seconds: for which a caller may be silent while it sends or
-    receives. join: rows that questions are joined to in one product, 0 for none (`cbbt.box.server.worker`)."""
+    """megabytes: largest request or answer. waiting: requests in the queue. seconds: for which a caller may be silent while
+    it sends or receives. join: most rows of requests joined into one product, 0 for none (`cbbt.box.server.worker`)."""
 
     megabytes: int = 256
     waiting: int = 64
@@ -38,14 +38,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: the account, and the idempotency key, if there is one."""
+    """The caller: its account, and the idempotency key, if there is one."""
 
     account: Account
     question: str | None
 
 
 class Doors:
-    """What the endpoints share: the box, what it grants, who may ask it, and the thread that answers."""
+    """What the endpoints share: the box, what it grants, the accounts, and the thread that answers."""
 
     def __init__(self, box: BlackBox, access: frozenset[str], accounts: dict[str, Account], ledger: ServerLedger, limits: Limits):
         self.box, self.access = box, access & box.access
@@ -60,17 +60,17 @@ class Doors:
         idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
         if_match: Annotated[str | None, Header()] = None,
     ) -> Caller:
-        """Who asks, by `Authorization: Bearer <key>`."""
+        """The caller, from `Authorization: Bearer <key>`."""
         kind, _, key = authorization.partition(" ")
         account = self.accounts.get(digest_of(key.strip().encode())) if kind.lower() == "bearer" else None
         if account is None and self.accounts:
             raise HTTPException(401, "a key is needed: Authorization: Bearer <key>", {"WWW-Authenticate": "Bearer"})
         if if_match is not None and if_match.strip('"') != self.fingerprint:
-            raise HTTPException(412, "this server serves another model than the one that is meant")
+            raise HTTPException(412, "this server does not serve the model that the request expects")
         return Caller(account or Account(ANYONE, {}), idempotency_key)
 
     def hold(self, scope: dict, count: int) -> None:
-        """Count `count` bytes more that a request keeps in memory until it is answered; 503 if all requests have too many."""
+        """Count `count` more bytes that a request keeps in memory until it is answered; 503 if all requests hold too many."""
         if self.held + count > 4 * self.limits.bytes:
             raise busy()
         self.held += count
@@ -93,7 +93,7 @@ class Doors:
         """Tensors, words and digest of a request in safetensors; `shapes` as `read_message` takes them."""
         if request.headers.get("content-type", "").split(";")[0] != MEDIA_TYPE:
             raise HTTPException(415, f"Content-Type should be {MEDIA_TYPE}")
-        # In a thread, for going through a large body takes long enough for others to notice.
+        # In a thread, because parsing a large body would hold up other requests.
         tensors, given, digest = await asyncio.to_thread(read_message, await self.body(request), shapes)
         return tensors, words.model_validate(given), digest
 
@@ -102,10 +102,10 @@ class Doors:
             raise HTTPException(403, f"this server takes or gives no {' and no '.join(lacking)}")
 
     async def answer(self, caller: Caller, question: Question, digest: str, numbers: int, **cost: int) -> torch.Tensor:
-        """Charge the caller, and ask the model. `numbers`: how many the answer has."""
+        """Charge the caller and query the model. `numbers`: how many numbers the answer has."""
         if 4 * numbers > self.limits.bytes:
             raise HTTPException(
-                413, f"an answer may have {self.limits.bytes} bytes, this one would have {4 * numbers}: ask for less at once"
+                413, f"an answer may have {self.limits.bytes} bytes, this one would have {4 * numbers}: send smaller batches"
             )
         try:
             self.worker.reserve()
@@ -123,11 +123,11 @@ class Doors:
                 self.ledger.take_back(caller.account, cost, caller.question)
             if isinstance(error, ValueError):  # what the box refuses: shapes, names that are too long
                 raise HTTPException(422, str(error)) from None
-            log.exception("a question failed")
-            raise HTTPException(500, "the model failed on this question; it was not charged") from None
+            log.exception("a request failed")
+            raise HTTPException(500, "the model failed on this request; it was not charged") from None
 
     def prompts(self, tensors: dict, words: WordsOfPrompts) -> tuple[torch.Tensor | None, int, int]:
-        """Contexts (or none), and how many prompt sets and class prompts a question of prompts has."""
+        """Contexts (or none), and the number of prompt sets and of class prompts in a request."""
         if (words.texts is None) != ("contexts" in tensors):
             raise WireError("contexts go with class_names, and texts with neither")
         self.require("text" if words.texts else "token embeddings")
@@ -145,14 +145,14 @@ class Doors:
         return self.box.encode_prompts(contexts, words.class_names, words.position)
 
     def images(self, tensors: dict) -> torch.Tensor:
-        """Image features (B, E) in a question about losses or logits, on the box's device."""
+        """Image features (B, E) in a request for losses or logits, on the box's device."""
         if tensors["images"].shape[1] != self.box.embed_dim:
             raise WireError(f"images should be features (B, {self.box.embed_dim}), got {tuple(tensors['images'].shape)}")
         return tensors["images"].to(self.box.device)
 
 
 class Bounds:
-    """Bounds every request in size and in seconds of silence, and signs every answer with the fingerprint of the model."""
+    """Limits every request in size and in seconds of silence, and marks every answer with the model's fingerprint."""
 
     def __init__(self, app, doors: Doors):
         self.app, self.doors, self.limits = app, doors, doors.limits
@@ -169,7 +169,7 @@ class Bounds:
             try:
                 message = await asyncio.wait_for(receive(), seconds)
             except TimeoutError:
-                raise HTTPException(408, f"nothing came for {seconds:g} seconds") from None
+                raise HTTPException(408, f"nothing received for {seconds:g} seconds") from None
             size += len(message.get("body", b""))
             if size > self.limits.bytes:
                 raise too_large
@@ -180,7 +180,7 @@ class Bounds:
                 if message["status"] < 400 and scope["path"].startswith("/v1/"):
                     message["headers"] = [*message["headers"], (FINGERPRINT.lower().encode(), self.doors.fingerprint.encode())]
                 return await send(message)
-            # In pieces, for each of which who reads has its seconds: a slow line is served, who reads nothing is left.
+            # In pieces with a timeout for each: a slow client is served, one that reads nothing is dropped.
             body = memoryview(message.get("body", b""))
             for start in range(0, max(1, len(body)), PIECE):
                 more = message.get("more_body", False) or start + PIECE < len(body)
@@ -192,12 +192,12 @@ class Bounds:
                 raise too_large
             self.doors.hold(scope, int(length))
             await self.app(scope, bounded_receive, bounded_send)
-        except HTTPException as error:  # before the application could answer it
+        except HTTPException as error:  # raised outside the application, which would have answered it
             await JSONResponse({"detail": error.detail}, error.status_code, error.headers)(scope, receive, send)
         finally:
             self.doors.release(scope)
 
 
 def busy() -> HTTPException:
-    """503, which says when to ask again."""
-    return HTTPException(503, "as many questions wait as may", {"Retry-After": "1"})
+    """503, with the time after which to try again."""
+    return HTTPException(503, "the queue is full", {"Retry-After": "1"})

@@ -1,4 +1,4 @@
-"""What requests hold: the words of each question, its tensors, and encoded images; everything else is refused."""
+"""What requests hold: JSON fields, tensors and encoded images; everything else is refused."""
 
 import base64
 import io
@@ -28,7 +28,7 @@ class WordsOfImages(Words):
 
 
 class WordsOfPrompts(Words):
-    """Classes whose names are put behind contexts, or whole sentences."""
+    """Class names to put behind contexts, or whole sentences."""
 
     class_names: Texts | None = None
     position: Literal[POSITIONS] = "end"
@@ -48,7 +48,7 @@ class Sentences(Words):
 
 
 class Phrase(Words):
-    """Words whose token embeddings are wanted."""
+    """Words whose token embeddings are requested."""
 
     words: Text
 
@@ -61,7 +61,7 @@ class ImageInput(Words):
 
 
 class Embeddings(BaseModel):
-    """A request in the manner of OpenAI's /v1/embeddings. Images: JPEG or PNG in base64, or a data URL."""
+    """A request as for OpenAI's /v1/embeddings. Images: JPEG or PNG in base64, or a data URL."""
 
     input: Text | ImageInput | Annotated[list[Text | ImageInput], Field(min_length=1, max_length=2048)]
     model: str = ""
@@ -70,9 +70,9 @@ class Embeddings(BaseModel):
 
 
 def read_message(body: bytes, shapes: dict[str, str]) -> tuple[dict[str, torch.Tensor], dict, str]:
-    """Tensors, words and SHA-256 of a message. Raises `WireError` for tensors that are not as `shapes` says.
+    """Tensors, words and SHA-256 of a message. Raises `WireError` for tensors that do not match `shapes`.
 
-    shapes: of each tensor that may be there its axes, such as "NMD", or "NMD NCMD"; one with "?" in front may lack.
+    shapes: name → axes of each tensor, such as "NMD", or "NMD NCMD"; one with "?" in front is optional.
     """
     tensors, words = unpack(body)
     if surplus := sorted(tensors.keys() - shapes.keys()):
@@ -86,7 +86,7 @@ def read_message(body: bytes, shapes: dict[str, str]) -> tuple[dict[str, torch.T
 
 
 def check_tensor(name: str, tensor: torch.Tensor, forms: list[str]) -> None:
-    """Raise `WireError` for a tensor of other axes or kind of number, without an entry, or not finite."""
+    """Raise `WireError` for a tensor of another shape or dtype, an empty one, or one that is not finite."""
     kind = torch.int64 if name == "labels" else torch.float32
     if tensor.dtype != kind or tensor.ndim not in map(len, forms) or not tensor.numel():
         wanted = " or ".join(f"({', '.join(form)})" for form in forms)
@@ -108,5 +108,5 @@ def decoded_image(encoded: str) -> Image.Image:
 
 
 def written(row: torch.Tensor, form: str):
-    """A feature (E,) as JSON has it: a list of numbers, or the bytes of float32 in base64, which lose nothing."""
+    """A feature (E,) for JSON: a list of numbers, or the bytes of float32 in base64, which are exact."""
     return row.tolist() if form == "float" else base64.b64encode(row.numpy().tobytes()).decode()

@@ -1,4 +1,4 @@
-"""A server in a process of its own, for notebooks, tests and benchmarks on one machine."""
+"""A server in a child process, for notebooks, tests and benchmarks on one machine."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 
 class ServerProcess:
-    """`cbbt serve` on a free port of this machine; use it as a context, or call `start` and `kill`.
+    """`cbbt serve` on a free port of this machine; use it as a context manager, or call `start` and `kill`.
 
     Args:
-        folder: has the ledger, `ledger.sqlite`. options: those of `cbbt serve`, such as backbone="photo",
+        folder: holds the ledger, `ledger.sqlite`. options: those of `cbbt serve`, such as backbone="photo",
             grant="texts,images", keys=path. A killed server that is started again has the same port and ledger.
         threads: of the model; None for the machine's default.
 
@@ -30,7 +30,7 @@ class ServerProcess:
         self.command = [sys.executable, "-m", "cbbt", "serve", *(f"--{name}={value}" for name, value in told.items())]
 
     def start(self) -> None:
-        """Start the server, and wait until it listens. Raises RuntimeError, with what it says, if it does not."""
+        """Start the server and wait until it listens. Raises RuntimeError, with its command, if it does not."""
         self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True, env=self.environment)
         if not self.process.stdout.readline().startswith("serving"):
             raise RuntimeError(f"the server did not start (exit status {self.process.wait()}): {' '.join(self.command[3:])}")

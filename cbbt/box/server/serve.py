@@ -1,4 +1,4 @@
-"""A server as one process: a box, its keys and ledger, a port."""
+"""The server process: a box, its keys and ledger, a port."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def serve(
     ledger: str | Path = "ledger.sqlite",
     limits: Limits | None = None,
 ) -> None:
-    """Serve a box until the process is ended; says where on standard output, once it listens.
+    """Serve a box until the process is ended; prints the address to standard output once it listens.
 
     Args:
         backbone, pretrained, device: as in `cbbt.load_black_box`; one process serves one device.
         port: 0 for a free one. grants: what is answered (`cbbt.box.access.GRANTS`).
-        keys: file of keys and budgets (`cbbt.box.server.accounts`); without it whoever comes is
-            served, which only an address of this machine may do. ledger: SQLite file of the counts.
+        keys: file of keys and budgets (`cbbt.box.server.accounts`); without it every caller is
+            served, which only a loopback address allows. ledger: SQLite file of the counts.
 
-    Raises ValueError for an unknown grant, a file of keys that is not one, a ledger that is none, or a host that
-    others reach and no keys; OSError for a port that is taken; and what `load_black_box` raises.
+    Raises ValueError for an unknown grant, an invalid key file or ledger, or a host that other machines can reach
+    without keys; OSError for a port that is taken; and what `load_black_box` raises.
     """
     access = granted(list(grants))
     accounts = read_keys(keys) if keys else {}
     if not accounts and not _is_loopback(host):
-        raise ValueError(f"host {host} can be reached by others: give a file of keys, or serve 127.0.0.1")
+        raise ValueError(f"host {host} can be reached from other machines: give a key file, or serve 127.0.0.1")
     try:
         counts = ServerLedger(Path(ledger).expanduser())
     except sqlite3.Error as error:
@@ -67,7 +67,7 @@ def serve(
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens there; port 0: a free one. Raises OSError for one that is taken."""
     listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    # Connections inherit it. Else an answer's body waits 40 ms for the other side to acknowledge its headers.
+    # Connections inherit it. Otherwise an answer's body waits 40 ms until the client has acknowledged the headers.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 

@@ -1,5 +1,5 @@
-"""What several methods share, or what one is built of; no method is in here.
+"""Building blocks of the methods.
 
-`start` (contexts, adapters and caches to start from), `evolution` and `spsa` (searchers),
-`proposers` (of words), `image_decoder` and `image_encoders` (of BlackVIP).
+`start` (initial contexts, adapters and caches), `evolution` and `spsa` (optimisers of the searches),
+`proposers` (of templates), `image_decoder` and `image_encoders` (of BlackVIP).
 """

@@ -1,4 +1,4 @@
-"""Shared by methods that train a few tensors on the shots' features, by exact gradients and without a query."""
+"""Gradient descent for methods that train a few tensors on the shots' features, without a query."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from cbbt.learning.progress import optimizer_tensors, part, restore_optimizer
 
 
 class Descent:
-    """Named tensors that go down a loss: the part of a `cbbt.learning.search.Searcher` that is the same for all.
+    """Named tensors trained on a loss: the common part of such `cbbt.learning.search.Searcher`s.
 
-    A method sets `optimizer`, which may hold some of the `tensors` or all, and writes `step` and `classifier`.
+    A method sets `optimizer`, for some or all of the `tensors`, and defines `step` and `classifier`.
     """
 
     cost: dict[str, int] = {}
     optimizer: torch.optim.Optimizer
 
     def __init__(self, **tensors: torch.Tensor):
-        # Contiguous, as they come back from a checkpoint: products of other layouts differ in the last bits.
+        # Contiguous, as a checkpoint restores them: products in other layouts differ in the last bits.
         self.tensors = {
             name: nn.Parameter(tensor.detach().clone(memory_format=torch.contiguous_format)) for name, tensor in tensors.items()
         }
 
     def descend(self, loss: torch.Tensor, rate: float) -> dict:
-        """One step of the optimiser; the gradients of all tensors are those of this loss."""
+        """One step of the optimiser, with the gradients of this loss."""
         for tensor in self.tensors.values():
             tensor.grad = None
         loss.backward()
@@ -47,10 +47,10 @@ class Descent:
 
 
 def steps_per_pass(n: int, batch: int) -> int:
-    """Whole batches in n rows, and at least one."""
+    """Number of full batches in n rows, at least one."""
     return max(1, n // batch)
 
 
 def cosine_after_warm_up(rate: float, done: float, warm: float, first: float) -> float:
-    """`first` until the part `warm` of the training, then the cosine from `rate` to 0; `done` in [0, 1)."""
+    """`first` for the fraction `warm` of the training, then a cosine from `rate` to 0; `done` in [0, 1)."""
     return min(rate, first) if done < warm else rate * (1 + math.cos(math.pi * (done - warm))) / 2

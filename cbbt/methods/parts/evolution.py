@@ -1,8 +1,8 @@
 """CMA-ES (Hansen & Ostermeier 2001) through pycma, for BBT, BPT-VLM and CraFT.
 
-pycma draws from numpy's global stream, and reads a seed of 0 as the clock; here it
-is given a stream of its own. It has no checkpoint but pickle, so a strategy is
-restored by telling a fresh one the same losses again, without a query to the box.
+pycma draws from numpy's global stream, and seeds itself from the clock if the seed is 0;
+here it gets its own stream. Its only checkpoint is a pickle, so a strategy is restored by
+replaying the same losses to a new one, without a query to the box.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Evolution:
     """A strategy over z (k,), started at 0.
 
     Args:
-        numbers: k. sigma: the first step size, > 0. population: candidates of a
+        numbers: k. sigma: the initial step size, > 0. population: candidates per
             generation. bound: entries stay in ±bound; 0 for no bound. seed: of all draws.
     """
 
@@ -41,7 +41,7 @@ class Evolution:
         self.told: list[list[float]] = []
 
     def ask(self) -> torch.Tensor:
-        """The candidates of a generation, float32 (population, k)."""
+        """The next generation's candidates, float32 (population, k)."""
         self.asked = self.strategy.ask()
         return torch.from_numpy(np.stack(self.asked)).float()
 
@@ -61,7 +61,7 @@ class Evolution:
         return torch.from_numpy(np.array(self.strategy.result.xfavorite)).float()
 
     def replay(self, history: torch.Tensor) -> None:
-        """Bring a fresh strategy to where `history` was told."""
+        """Bring a new strategy to the state after `history`."""
         for losses in history:
             self.ask()
             self.tell(losses)
@@ -73,9 +73,9 @@ def random_projection(outputs: int, inputs: int, std: float, generator: torch.Ge
 
 
 def calibrated_std(box, support, numbers: int, sigma: float) -> float:
-    """Entries of A for which A z, z ~ N(0, σ²I), varies as token embeddings do (BPT-VLM).
+    """Standard deviation of A's entries for which A z, z ~ N(0, σ²I), varies as token embeddings do (BPT-VLM).
 
-    Read from the embeddings of the task's own sentences, which the box gives.
+    Computed from the embeddings of the task's own sentences, which the box gives.
     """
     sentences = fill_template(support.template, support.class_names)
     embeddings = torch.cat([box.token_embeddings(sentence) for sentence in sentences])

@@ -1,8 +1,8 @@
-"""The experts of CBBT+: classifiers of the same shots, on the text of the initial prompt, and their pooling.
+"""The experts of CBBT+: classifiers of the same shots, with the text of the initial prompt, and their pooling.
 
-Each expert is a function (box, support, config, session, text (C, E)) → an adapter and the factor of
-the similarities with the text beside it; `EXPERTS` finds one by name. None queries the box. Their log
-probabilities are pooled with weights that do best on shots that the experts were not fitted on.
+Each expert is a function (box, support, config, session, text (C, E)) → an adapter and the factor of the
+similarities with the text that its logits are added to; `EXPERTS` finds one by name. None queries the box.
+Their log probabilities are pooled with the weights that do best on held-out shots.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from cbbt.methods.lfa import aligned, shrunk
 from cbbt.methods.parts.heads import gda, kernel_ridge, shot_numbers
 from cbbt.methods.parts.start import residual_adapter
 
-SHARPNESS = 32.0  # logits of a kernel regression per unit: it estimates shares of 0 to 1, whatever the box's τ
-FOLDS = 4  # of the shots, to weigh the experts by
+SHARPNESS = 32.0  # factor on the kernel regression's scores, which lie in 0 to 1 whatever the box's τ
+FOLDS = 4  # of the shots, to choose the experts' weights
 
 Expert = Callable[..., tuple[nn.Module, float]]
 
@@ -59,7 +59,7 @@ EXPERTS: dict[str, Expert] = {"kernel": kernel, "adapter": adapter, "map": ortho
 
 
 class Experts(nn.Module):
-    """Experts' votes beside the similarities: (unit-norm features, Σ_h w_h log p_h), a logarithmic opinion pool.
+    """Pooled experts, added to the similarities: (unit-norm features, Σ_h w_h log p_h), a logarithmic opinion pool.
 
     The state dict holds what was learned: neither `text` nor the shots. Source: Genest & Zidek, Statistical Science 1986.
 
@@ -75,7 +75,7 @@ class Experts(nn.Module):
         self.register_buffer("weights", weights)
 
     def votes(self, raw: torch.Tensor) -> torch.Tensor:
-        """Log probabilities (H, B, C) of raw image features (B, E)."""
+        """Each expert's log probabilities (H, B, C) for raw image features (B, E)."""
         experts = (Classifier(self.text, module, scale) for module, scale in zip(self.adapters, self.scales))
         return torch.stack([expert.logits(raw).log_softmax(dim=-1) for expert in experts])
 
@@ -84,10 +84,10 @@ class Experts(nn.Module):
 
 
 def fitted_experts(box, support: Support, config, session, text) -> Experts:
-    """The experts of `config.settings.experts`, fitted to the shots and weighed on held-out ones.
+    """The experts of `config.settings.experts`, fitted to the shots and weighted on held-out ones.
 
-    The k-th shots of all classes are held out together, in at most `FOLDS` parts, and the experts fitted
-    anew without each part. From one shot of each class nothing can be held out: then all weigh the same.
+    The k-th shots of all classes are held out together, in at most `FOLDS` folds, and the experts fitted
+    again without each fold. With one shot per class nothing can be held out: all weights are equal.
     """
     names, folds = config.settings.experts, shot_numbers(support.labels) % FOLDS
     weights = torch.full((len(names),), 1 / len(names), device=text.device)
@@ -105,10 +105,10 @@ def fitted_experts(box, support: Support, config, session, text) -> Experts:
 
 
 def pool_weights(votes: torch.Tensor, labels: torch.Tensor, shots: int) -> torch.Tensor:
-    """Weights w (H,) > 0 of the lowest cross-entropy of Σ_h w_h votes_h, held to 1/H by a log-normal prior of unit variance.
+    """Weights w (H,) > 0 that minimise the cross-entropy of Σ_h w_h votes_h, with a log-normal prior around 1/H of variance 1.
 
     votes: log probabilities (H, n, C) of held-out features. labels: int64 (n,). shots: how many of the n are independent
-    (views of one shot are not), by which the prior fades.
+    (views of one shot are not), which sets the weight of the data against the prior.
     """
     logs = torch.zeros(len(votes), dtype=torch.float64, device=votes.device, requires_grad=True)
     votes = votes.double()

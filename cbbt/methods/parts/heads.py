@@ -1,9 +1,9 @@
 """Heads in closed form: Gaussian discriminant analysis and kernel ridge regression.
 
-Pure functions on unit-norm features (n, E) and labels (n,), computed in double precision,
-returned in the features'. Beside each closed form is its prediction for shots that it was
-not fitted on, by which its constants are chosen (`best_constants`): the k-th shots of all
-classes are held out together, all views of each, so that no class has a shot more than another.
+Pure functions on unit-norm features (n, E) and labels (n,), computed in double precision and
+returned in the features' type. Each closed form comes with its prediction for held-out shots,
+by which its constants are chosen (`best_constants`): the k-th shots of all classes are held
+out together, with all views of each, so that no class has one shot more than another.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def gda(features: torch.Tensor, labels: torch.Tensor, n_classes: int) -> tuple[t
     """W (E, C) and b (C,) of Gaussian classes with one covariance: logits f W + b (Wang et al., ICLR 2024).
 
     The precision is shrunk as in the released code, P = E·((N − 1) Σ + tr(Σ) I)⁻¹ for the covariance Σ of
-    N class-centred features; W = P µᵀ and b_c = ln(1/C) − ½ µ_cᵀ P µ_c. Where no feature differs from its
-    class's mean (a single view of a single shot per class) there is no Σ: then W = 0. A class
-    without features has the mean of all.
+    N class-centred features; W = P µᵀ and b_c = ln(1/C) − ½ µ_cᵀ P µ_c. If no feature differs from its
+    class's mean (a single view of a single shot per class), Σ is undefined and W = 0. A class
+    without features gets the mean of all.
     """
     x, members = features.double(), F.one_hot(labels, n_classes).double()
     counts = members.sum(dim=0)[:, None]
@@ -60,7 +60,7 @@ def kernel_ridge(features, labels, base: torch.Tensor, beta: float, ridge: float
     """Coefficients A (n, C) of the regression from a base classifier to the labels: base + K(x, S) A (ProKeR).
 
     A = (K/λ + I)⁻¹ (Y − base), as in the released code: λ times those of the ridge regression with penalty λ,
-    so that λ is also the weight beside the base. Takes n² numbers and n³ operations.
+    so that λ is also the weight relative to the base. Takes n² numbers and n³ operations.
 
     Args:
         base: (n, C) scores of the base classifier on the scale of the labels, 0 to 1; ProKeR's are cosines with
@@ -76,8 +76,8 @@ def kernel_ridge(features, labels, base: torch.Tensor, beta: float, ridge: float
 def kernel_ridge_held_out(features, labels, base, beta: float, ridges: Iterable[float], folds) -> Iterator[torch.Tensor]:
     """For each λ: base + K A (n, C) of each feature from a `kernel_ridge` without its fold, all λ from one decomposition.
 
-    With G = (K + λI)⁻¹ and residuals r, what a regression without rows B misses of them is
-    G_BB⁻¹ (G r)_B: no regression is made anew.
+    With G = (K + λI)⁻¹ and residuals r, the error on rows B of a regression without them is
+    G_BB⁻¹ (G r)_B: no regression is repeated.
     """
     x, residual = features.double(), _residual(labels, base)
     values, vectors = torch.linalg.eigh(kernel(x, x, beta))
@@ -94,8 +94,8 @@ def kernel_ridge_held_out(features, labels, base, beta: float, ridges: Iterable[
 
 
 def best_constants(candidates: Iterable[tuple[object, torch.Tensor]], labels: torch.Tensor):
-    """Of pairs (constants, logits (n, C) of held-out shots) the constants of the highest accuracy; ties go to the
-    lower cross-entropy, and then to the earlier."""
+    """Of pairs (constants, logits (n, C) of held-out shots) the constants with the highest accuracy; ties go to the
+    lower cross-entropy, then to the earlier pair."""
 
     def quality(pair) -> tuple[float, float]:
         logits = pair[1]

@@ -1,4 +1,4 @@
-"""A small decoder that makes a picture from a vector; the one that BlackVIP learns.
+"""The small decoder from a vector to an image that BlackVIP learns.
 
 Oh et al., CVPR 2023 (github.com/changdaeoh/BlackVIP). A vector and a learned
 *trigger* fill a map of 32 channels; a stage doubles its side with a transposed
@@ -6,10 +6,9 @@ convolution of 2 × 2 and stride 2, channel by channel, mixes the channels (1 ×
 normalises over the batch and applies GELU; a last transposed convolution gives
 three channels. At 224 pixels: 7 → 224 in five doublings, 9,920 numbers.
 
-A transposed convolution whose stride is its kernel never mixes neighbours: each
-pixel becomes four, by itself. So a stage is one product of all pixels, in a list,
-with a matrix of its own for each decoder; many decoders are evaluated at once, and
-the list becomes a picture only at the end.
+A transposed convolution whose stride equals its kernel size never mixes neighbours: each
+pixel becomes four. So a stage is one product of the list of all pixels with a matrix per
+decoder; many decoders are evaluated at once, and the list becomes an image only at the end.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 CHANNELS = 32  # of the first map
-LARGEST_START = 7  # its side at most
+LARGEST_START = 7  # its largest side
 STAGES = [(64, 64), (64, 32), (32, 32), (32, 16)]  # channels after the doubling, after the mixing
 TRIGGER = 0.1  # starts uniform in [0, 0.1]
 NORM_EPS = 1e-5
@@ -29,11 +28,11 @@ Statistics = list[tuple[torch.Tensor, torch.Tensor]]  # per stage: mean and vari
 
 
 class ImageDecoder:
-    """Decoders as flat vectors (d,) of weights; this object holds the shapes alone.
+    """Decoders as flat vectors (d,) of weights; this object holds only the shapes.
 
-    Of other sizes of image: as many doublings as bring the side to 7 or less, the
-    last stages of the published four (the first one repeated, if more are needed),
-    and what exceeds the image is cut off. Raises ValueError if a vector of
+    For other image sizes: as many doublings as start from a side of 7 or less, the
+    last stages of the published four (the first one repeated, if more are needed);
+    what exceeds the image is cropped. Raises ValueError if a vector of
     `code_width` numbers does not fit into the first map.
     """
 
@@ -45,7 +44,7 @@ class ImageDecoder:
         if code_width > room:
             raise ValueError(
                 f"images of {image_size} pixels start from a map of {room} numbers: "
-                f"the encoder may give at most as many, got {code_width}"
+                f"the encoder may give at most that many, got {code_width}"
             )
         n = self.doublings - 1
         self.stages = ([STAGES[0]] * n + STAGES)[len(STAGES) :]
@@ -60,7 +59,7 @@ class ImageDecoder:
         self.size = sum(self.sizes)
 
     def initial(self, generator: torch.Generator) -> torch.Tensor:
-        """Weights (d,) as PyTorch starts such layers: uniform within 1/√fan, norms at one and zero."""
+        """Weights (d,) as PyTorch initialises such layers: uniform within 1/√fan, norms at one and zero."""
         parts = []
         for name, shape in self.shapes.items():
             kind = name.rstrip("0123456789")
@@ -68,23 +67,23 @@ class ImageDecoder:
                 parts.append(TRIGGER * torch.rand(shape, generator=generator))
             elif kind in ("scale", "shift"):
                 parts.append(torch.full(shape, float(kind == "scale")))
-            else:  # a bias has the bound of the weights that it stands beside
+            else:  # a bias has the bound of its layer's weights
                 fan = math.prod(self.shapes[name.replace("bias", "spread")][1:])
                 parts.append((2 * torch.rand(shape, generator=generator) - 1) / math.sqrt(fan))
         return torch.cat([part.flatten() for part in parts])
 
     def __call__(self, points: torch.Tensor, codes: torch.Tensor, statistics: Statistics | None = None) -> torch.Tensor:
-        """Pictures (N, B, 3, H, W) that N decoders (N, d) make of B vectors (B, code_width).
+        """Images (N, B, 3, H, W) that N decoders (N, d) make from B vectors (B, code_width).
 
-        The norms use the statistics of this very batch, or those given. Nothing is
-        remembered: a perturbed decoder leaves no trace in the next one.
+        The norms use the statistics of this batch, or those given. No running statistics
+        are kept: a perturbed decoder does not affect the next one.
         """
         return self._decode(points, codes, statistics)[0]
 
     def statistics(self, weights: torch.Tensor, codes: torch.Tensor, batch: int) -> Statistics:
-        """What the norms of one decoder (d,) see in a clean pass over all `codes`: the mean over batches.
+        """Statistics of the norms of one decoder (d,) in a clean pass over all `codes`: the mean over batches.
 
-        A batch takes every so-manieth vector: vectors of one class often stand together.
+        A batch takes vectors at equal distances, because those of one class are often adjacent.
         """
         count = math.ceil(len(codes) / batch)
         passes = [self._decode(weights[None], codes[i::count], None)[1] for i in range(count)]
@@ -109,7 +108,7 @@ class ImageDecoder:
         return self._picture(x, n, b), seen
 
     def _picture(self, x: torch.Tensor, n: int, b: int) -> torch.Tensor:
-        """The list (N, pixels of the last map, 4 · 3) as pictures: each doubling has left a pair of bits."""
+        """The list (N, pixels of the last map, 4 · 3) as images: each doubling has added a pair of bits to a pixel's place."""
         x = x.view(n, b, *[self.start_side] * 2, *[2, 2] * self.doublings, 3)
         rows, columns = range(2, x.ndim - 1, 2), range(3, x.ndim - 1, 2)
         side = self.start_side * 2**self.doublings

@@ -1,8 +1,8 @@
-"""Image encoders that a user has beside the black box: frozen, and without a query to it.
+"""Frozen image encoders on the user's side, which cost no query.
 
-`PrincipalComponents` needs nothing but the shots; `TimmEncoder` is a network of timm
-with weights from a local file. Both map the box's preprocessed images (B, 3, H, W)
-to vectors (B, width) with entries of the order of one.
+`PrincipalComponents` needs only the shots; `TimmEncoder` is a network of timm with
+weights from a local file. Both map the box's preprocessed images (B, 3, H, W) to
+vectors (B, width) with entries of order one.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from cbbt.checks import nearest
 
 timm = lazy_loader.load("timm")
 
-SIDE = 32  # larger images are averaged down to this before their components are taken
-SMALLEST = 1e-3  # components below this part of the first one's standard deviation hold only rounding
+SIDE = 32  # larger images are averaged down to this size before their components are computed
+SMALLEST = 1e-3  # components below this fraction of the first one's standard deviation are only rounding errors
 
 
 class PrincipalComponents:
@@ -46,11 +46,11 @@ class PrincipalComponents:
 
 
 class TimmEncoder:
-    """A frozen network of timm without its head, on images renormalised and resized to its taste.
+    """A frozen network of timm without its head, on images renormalised and resized for it.
 
-    weights: a local file, safetensors or what `torch.load` reads as weights alone; every weight of
-    the network must be in it, and nothing else but a head or two. preprocess_config: of the box.
-    Raises ValueError for an unknown name, an absent file, or weights that do not fit.
+    weights: a local file, safetensors or readable by `torch.load` with weights_only; it must hold every
+    weight of the network, and nothing else except heads. preprocess_config: of the box.
+    Raises ValueError for an unknown name, a missing file, or weights that do not fit.
     """
 
     def __init__(self, name: str, weights: str | Path, preprocess_config: dict, device: torch.device):
@@ -60,10 +60,10 @@ class TimmEncoder:
         if not path.is_file():
             raise ValueError(f"encoder {name!r} needs encoder_weights, a local file, got {str(weights)!r}: nothing is downloaded")
         try:
-            with torch.random.fork_rng(devices=[]):  # it starts at random, to be overwritten
+            with torch.random.fork_rng(devices=[]):  # its random initial weights are overwritten
                 self.network = timm.create_model(name, pretrained=False, num_classes=0)
         except RuntimeError as error:
-            raise ValueError(f"encoder {name!r} cannot be made: {error}") from error
+            raise ValueError(f"encoder {name!r} cannot be built: {error}") from error
         config = self.network.default_cfg
         heads = config.get("classifier") or "head"  # distilled networks have two
         self._load(path, name, [heads] if isinstance(heads, str) else list(heads))

@@ -1,8 +1,8 @@
-"""Proposers of templates for the search over words (`cbbt.methods.word_search`).
+"""Proposers of templates for word search (`cbbt.methods.word_search`).
 
-A proposer is a function of good templates, bad templates, each with its accuracy on
-the shots in percent, and a generator for its draws; it returns new templates, which
-hold `{}` for the class name. `PROPOSERS` finds one by name; to use your own:
+A proposer is a function of good and bad templates, each with its accuracy on the shots
+in percent, and a generator for its draws; it returns new templates with `{}` for the
+class name. `PROPOSERS` finds one by name; to use your own:
 
     PROPOSERS["mine"] = lambda settings: my_function
     cbbt.RunConfig("digits", "word_search", options={"proposer": "mine"})
@@ -30,9 +30,9 @@ Proposer = Callable[[Scored, Scored, torch.Generator], list[str]]
 
 FEWER_WORDS_THAN = 15  # in a template, as published
 KEY = "OPENAI_API_KEY"  # environment variable
-LONGEST_WAIT = 120.0  # seconds between two tries, whatever the endpoint asks for
+LONGEST_WAIT = 120.0  # seconds between two tries, even if the endpoint's Retry-After is longer
 
-# For the offline proposer: what captions say about pictures of anything.
+# For the offline proposer: words of captions that fit any picture.
 WORDS = """
 a an the this that one some my your here there is it in on of with from and as for very
 photo photograph picture image snapshot shot close-up view drawing sketch painting print
@@ -44,7 +44,7 @@ brown yellow dark bright blurry noisy faded pixelated sharp grainy low-resolutio
 
 
 class ProposerError(RuntimeError):
-    """A proposer could not be reached, or its answers were no templates."""
+    """A proposer could not be reached, or its answers held no template."""
 
 
 def well_formed(template: str) -> bool:
@@ -55,8 +55,8 @@ def well_formed(template: str) -> bool:
 def edit_words(good: Scored, bad: Scored, generator: torch.Generator) -> list[str]:
     """Offline: one good template with a word inserted, removed or swapped, or two good ones crossed.
 
-    Crossing takes what stands before the class name from one and what follows it from
-    the other. The bad templates are not looked at.
+    Crossing takes the part before the class name from one and the part after it from
+    the other. The bad templates are not used.
     """
 
     def pick(choices):
@@ -83,16 +83,16 @@ def pieces(template: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Chat:
-    """A proposer behind any endpoint that speaks OpenAI's chat completions.
+    """A proposer behind any endpoint with OpenAI's chat completions API.
 
-    endpoint: its base, such as "https://api.openai.com/v1". model: as it is called there.
-    The key, if one is needed, is read from the environment variable OPENAI_API_KEY at
-    every question and kept nowhere. timeout: of a question, in seconds. tries: of a
-    question that fails for the moment, and of replies that hold no template.
-    pause: seconds before the second try, doubled before each further one; longer if the
-    endpoint asks for it (Retry-After), up to two minutes.
+    endpoint: its base, such as "https://api.openai.com/v1". model: its name there.
+    The key, if one is needed, is read from the environment variable OPENAI_API_KEY for
+    every request and not stored. timeout: of a request, in seconds. tries: for a request
+    that fails temporarily, and for replies without a template. pause: seconds before the
+    second try, doubled before each further one; longer if the endpoint says so
+    (Retry-After), up to two minutes.
 
-    Raises ValueError for an endpoint or a model that cannot be; a question raises ProposerError.
+    Raises ValueError for an invalid endpoint or model; a request raises ProposerError.
     """
 
     endpoint: str
@@ -106,13 +106,13 @@ class Chat:
         try:
             parts = urlsplit(self.endpoint)
             possible = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:  # of brackets and ports
+        except ValueError:  # for invalid brackets or ports
             possible = False
         if not possible or "@" in parts.netloc or parts.query:
             # Not repeated in the message: it may hold a secret, and it would end up in the record.
             raise ValueError(
                 "proposer 'chat' needs endpoint='https://…/v1', without user, password or query: "
-                f"the key belongs into the environment variable {KEY}"
+                f"put the key into the environment variable {KEY}"
             )
         if not self.model:
             raise ValueError("proposer 'chat' needs model=…, a name that its endpoint knows")
@@ -132,13 +132,13 @@ class Chat:
         )
 
     def ask(self, question: str) -> str:
-        """The model's reply; asked again, after a pause, while the endpoint fails or is busy."""
+        """The model's reply; retried, after a pause, while the endpoint fails or is busy."""
         url = self.endpoint.rstrip("/") + "/chat/completions"
         messages = [{"role": "user", "content": question}]
         body = json.dumps({"model": self.model, "temperature": self.temperature, "messages": messages}).encode()
         key, wait = os.environ.get(KEY, "").strip(), 0.0
         if not (key.isascii() and key.isprintable()):
-            raise ProposerError(f"the environment variable {KEY} holds characters that no key has")
+            raise ProposerError(f"the environment variable {KEY} holds characters that an HTTP header cannot hold")
         for number in range(self.tries):
             time.sleep(max(self.pause * 2 ** (number - 1), wait) if number else 0)
             request, answer, wait = Request(url, body, {"Content-Type": "application/json"}), b"", 0.0
@@ -151,18 +151,18 @@ class Chat:
                 trouble = f"HTTP {response.status} {response.reason}" + complaint_in(answer)
                 if response.status < 500 and response.status not in (408, 409, 429):
                     trouble += f" (is {KEY} right?)" if response.status in (401, 403) else ""
-                    break  # asking again would change nothing
+                    break  # a retry would change nothing
                 wait = retry_after(response.headers)
             except (OSError, HTTPException) as error:
                 trouble = str(getattr(error, "reason", error))
             except (ValueError, LookupError, TypeError, AttributeError):
-                trouble = "the answer is no chat completion" + complaint_in(answer)
-        trouble = trouble.replace(key, f"<{KEY}>") if key else trouble  # some endpoints repeat it
-        raise ProposerError(f"{url} did not answer, asked {number + 1} times: {trouble}")
+                trouble = "the answer is not a chat completion" + complaint_in(answer)
+        trouble = trouble.replace(key, f"<{KEY}>") if key else trouble  # some endpoints echo it
+        raise ProposerError(f"{url} did not answer in {number + 1} tries: {trouble}")
 
 
 def post(request: Request, timeout: float):
-    """The endpoint's response, whatever its status, and what it holds."""
+    """The endpoint's response, whatever its status, and its body."""
     try:
         response = urlopen(request, timeout=timeout)
     except HTTPError as error:
@@ -172,16 +172,16 @@ def post(request: Request, timeout: float):
 
 
 def answer_in(content) -> str:
-    """A reply's text without the model's thoughts; content may be null, or parts of which some are text."""
+    """A reply's text without the model's reasoning; content may be null, or a list of parts of which some are text."""
     if isinstance(content, list):
         content = "\n".join(part["text"] for part in content if part.get("type") == "text")
     text = re.sub(r"(?is)<(think|thinking)>.*?</\1>", "", content or "")
-    # Where the question opened the thoughts, only their end is in the reply; where the reply was cut, only their beginning.
+    # If the prompt opened the reasoning, the reply has only its end tag; if the reply was truncated, only its start tag.
     return re.split(r"(?i)<think(?:ing)?>", re.split(r"(?i)</think(?:ing)?>", text)[-1])[0].strip()
 
 
 def complaint_in(body: bytes) -> str:
-    """What an endpoint says in an error's body, as ": …" on one line, or nothing."""
+    """The message in an error's body, as ": …" on one line, or nothing."""
     try:
         error = json.loads(body)
         error = error.get("error") or error
@@ -192,7 +192,7 @@ def complaint_in(body: bytes) -> str:
 
 
 def retry_after(headers) -> float:
-    """Seconds that an endpoint asks to wait, as a number or a date; 0 without, and never more than two minutes."""
+    """Seconds to wait by Retry-After, a number or a date; 0 without it, and at most two minutes."""
     value = (headers.get("Retry-After") or "").strip()
     try:
         seconds = float(value) if value.isdecimal() else parsedate_to_datetime(value).timestamp() - time.time()
@@ -202,7 +202,7 @@ def retry_after(headers) -> float:
 
 
 def wording(good: Scored, bad: Scored) -> str:
-    """What a language model is asked."""
+    """The prompt for the language model."""
 
     def listed(templates: Scored) -> str:
         return "\n".join(f"{accuracy:.1f} %  {template}" for template, accuracy in templates)
@@ -227,7 +227,7 @@ def template_in(reply: str) -> str | None:
     return None
 
 
-# Name → the proposer that the method's settings ask for.
+# Name → function of the method's settings that returns the proposer.
 PROPOSERS: dict[str, Callable[[object], Proposer]] = {
     "words": lambda settings: edit_words,
     "chat": lambda settings: Chat(settings.endpoint, settings.model),

@@ -1,8 +1,8 @@
 """Simultaneous perturbation (SPSA; Spall, IEEE TAC 1992), as ZIP and BlackVIP use it.
 
-All numbers are perturbed at once by entries ±U[½, 1]; two losses give a slope, and
-the mean of a few slopes, each divided by its perturbation element by element, is
-the estimate (the family "spsa" of `cbbt.gradients.directions`). With steps k = 1, 2, …
+All parameters are perturbed at once by entries ±U[½, 1]; two losses give a slope, and
+the mean of a few slopes, each divided elementwise by its perturbation, is the estimate
+(the family "spsa" of `cbbt.gradients.directions`). With steps k = 1, 2, …
 
     a_k = a / (k + o)^α        the rate
     c_k = c / k^γ              the size of the perturbation
@@ -21,7 +21,7 @@ from cbbt.seeding import generator_for
 
 @dataclass(frozen=True)
 class Gains:
-    """The schedule's constants: all positive but o, α and γ, which may be 0."""
+    """The schedule's constants: all positive except o, α and γ, which may be 0."""
 
     a: float
     c: float

@@ -1,4 +1,4 @@
-"""The pieces from which several methods start: context, class text, adapter, cache."""
+"""Initial contexts, class text, adapters and caches, shared by several methods."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from cbbt.learning.fitting import ContextPrompt, Support
 from cbbt.methods.parts.heads import best_constants, shot_numbers
 from cbbt.seeding import generator_for
 
-# Weights and sharpnesses that `support_cache` chooses from: powers of √2. Logits grow with τ, and so must the weights.
+# Weights and sharpnesses that `support_cache` chooses from: powers of √2. The weights scale with τ, as the logits do.
 WEIGHTS = [2 ** (k / 2) for k in range(-10, 11)]  # α / τ
 SHARPNESSES = [2 ** (k / 2) for k in range(-2, 15)]  # β
 PUBLISHED_START = 0.01, 5.5  # α / τ (1 at CLIP's τ = 100) and β of Tip-Adapter before its search
@@ -30,7 +30,7 @@ def start_text(box, support, config) -> torch.Tensor:
     """Class features (C, E) before any tuning: at the initial context, or of the hand-written template (`config.start`)."""
     if config.start == "template":
         return box.encode_texts(fill_template(support.template, support.class_names))
-    if "token embeddings" not in box.access:  # the same prompt, in words
+    if "token embeddings" not in box.access:  # the same prompt, as text
         return box.encode_texts(fill_template(words_of_context(config), support.class_names))
     return box.encode_prompts(start_context(box, support, config)[None], support.class_names, config.position)[0]
 
@@ -43,19 +43,19 @@ def bare_text(box, words) -> torch.Tensor:
 
 
 def words_of_context(config) -> str:
-    """The template that says what the initial context and its class name do. Raises ValueError for a context without words."""
+    """The template with the same words as the initial context. Raises ValueError for a context that is not words."""
     if config.context_init in ("random", "zeros") or config.context_length != len(config.context_init.split()):
         raise ValueError(
-            f"this box takes texts alone, and context_init={config.context_init!r} of length {config.context_length} "
-            "cannot be said in as many words: choose start='template'"
+            f"this box takes only texts, and context_init={config.context_init!r} of length {config.context_length} "
+            "cannot be written as words: choose start='template'"
         )
     if config.position != "end":
-        raise ValueError(f"this box takes texts alone: position={config.position!r} is not for it, choose start='template'")
+        raise ValueError(f"this box takes only texts and no position={config.position!r}: choose start='template'")
     return f"{config.context_init} {{}}."
 
 
 def residual_adapter(box, config) -> tuple[ResidualAdapter, torch.optim.Optimizer]:
-    """A fresh residual adapter and its optimiser."""
+    """A new residual adapter and its optimiser."""
     adapter = ResidualAdapter(
         box.embed_dim, config.adapter_reduction, config.adapter_ratio, generator=generator_for(config.seed, "adapter")
     ).to(box.device)
@@ -65,10 +65,10 @@ def residual_adapter(box, config) -> tuple[ResidualAdapter, torch.optim.Optimize
 def support_cache(text: torch.Tensor, support: Support, config, logit_scale: float) -> CacheAdapter:
     """A cache with one key per shot, the mean of its normalised views.
 
-    α and β are those of the configuration; where one is None, the values that classify
-    held-out shots best beside class features `text` (C, E), see `held_out_logits`. Ties in
-    accuracy go to the lower cross-entropy. A single shot per class leaves nothing to hold
-    out against: then Tip-Adapter's starting values, α in proportion to τ.
+    α and β are those of the configuration; if one is None, the values that classify
+    held-out shots best with class features `text` (C, E), see `held_out_logits`. Ties in
+    accuracy go to the lower cross-entropy. With a single shot per class nothing can be held
+    out: Tip-Adapter's initial values, with α in proportion to τ.
     """
     keys = F.normalize(support.views, dim=-1).mean(dim=0)
     several = support.labels.bincount().max() > 1
@@ -87,7 +87,7 @@ def held_out_logits(keys, labels, text, logit_scale: float, alpha: float, beta: 
     """Logits (n, C) of each shot from a cache without it: with keys (n, E), labels (n,), class features (C, E).
 
     The shots are numbered within their classes, and the k-th of all classes are held out
-    together, so that no class has a key more than another.
+    together, so that no class has one key more than another.
     """
     number = shot_numbers(labels)
     values = F.one_hot(labels, len(text)).to(keys.dtype)

@@ -1,8 +1,8 @@
-"""One factor at a time around the defaults: a tidy table and its figure.
+"""Ablations, one factor at a time around the defaults: a tidy table and its figure.
 
 `runs` is the table of runs of a grid with variants (configs/ablation.yaml). The
-point that is varied around is read from it: of each factor the value that most
-runs have. As in `cbbt.results.plots.accuracy`, nothing here knows a model or a data set.
+default is read from it: for each factor the value that most runs have. As in
+`cbbt.results.plots.accuracy`, nothing here depends on a model or a data set.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from cbbt.results.tables import RUN, SCORE, dataset_order, require
 
 FACTORS = {"q": "q", "context_length": "M", "epsilon": "ε", "adapter_ratio": "r"}  # column of the table of runs → its symbol
 KINDS = {"cbbt": "residual", "cbbt_tip": "cache", "cbbt_prompt": "none"}  # method → its adapter
-TEXTS = {False: "before", True: "fresh"}  # `fresh_text` → the text that the adapter meets
+TEXTS = {False: "before", True: "fresh"}  # `fresh_text` → the text that the adapter is trained against
 NAMES = FACTORS | {"adapter": "adapter", "text": "text"}  # of rows
 
 
 def by_factor(runs: pd.DataFrame, epsilon: float) -> pd.DataFrame:
-    """A row per factor, value, data set, method and seed: runs that differ from the default in that factor alone.
+    """A row per factor, value, data set, method and seed: runs that differ from the default only in that factor.
 
     `epsilon` is the default step, which the table of runs leaves empty. Columns:
     factor (a key of `NAMES`), value (a number, or the kind of
     adapter or of text), default (whether it is the default), and those of a run with its
-    accuracy. A method has the factors of which it has two values or more. Raises
+    accuracy. A method's factors are those with two or more values. Raises
     ValueError for a table that lacks a column or has two runs of one setting.
     """
     require(runs, [SCORE, *FACTORS, "fresh_text"], [*RUN, *FACTORS, "fresh_text"])
@@ -55,11 +55,11 @@ def by_factor(runs: pd.DataFrame, epsilon: float) -> pd.DataFrame:
 
 
 def changes(table: pd.DataFrame) -> pd.DataFrame:
-    """What each value changes against the default, in points, over data sets.
+    """The effect of each value against the default, in points, over data sets.
 
-    `table`: of `by_factor`. Rows: (method, factor, value) but for the defaults;
-    columns as in `cbbt.results.statistics.difference_table`, over data sets. Kinds of
-    adapter are all compared with the residual one, and stand under "cbbt".
+    `table`: of `by_factor`. Rows: (method, factor, value) without the defaults;
+    columns as in `cbbt.results.statistics.difference_table`, over data sets. All kinds
+    of adapter are compared with the residual one, and listed under "cbbt".
     """
     rows = {key: difference_table(pair, "varied", "default", pair.shots.iloc[0]).iloc[-1] for key, pair in _pairs(table).items()}
     return pd.DataFrame(rows).T.rename_axis(["method", "factor", "value"])
@@ -79,7 +79,7 @@ def _pairs(table: pd.DataFrame) -> dict[tuple, pd.DataFrame]:
 
 @in_style
 def ablations(table: pd.DataFrame) -> Figure:
-    """What each value changes against the default, in points of test accuracy: a panel per method, a row per value.
+    """The effect of each value against the default, in points of test accuracy: a panel per method, a row per value.
 
     `table`: of `by_factor`. Symbols and bars: the mean over seeds on each data set and its 95 % t interval, of differences
     on the same seed. The axis is shared.

@@ -1,6 +1,6 @@
-"""Accuracy against shots and queries: one function a figure, a tidy table in, a figure out.
+"""Figures of accuracy against shots and queries: one function per figure, a tidy table in, a figure out.
 
-Nothing here knows a model or a data set: `runs` is `records.runs_table` (or
+Nothing here depends on a model or a data set: `runs` is `records.runs_table` (or
 figures/data/runs.csv), `curves` is `records.curves_table` (figures/data/curves.csv).
 Bands and error bars are sample standard deviations over seeds unless a figure says
 otherwise; with one seed there is none. Every function raises ValueError for a
@@ -36,20 +36,20 @@ from cbbt.results.plots.parts import (
 from cbbt.results.plots.style import PAGE, in_style
 from cbbt.results.tables import RUN, SCORE, dataset_order, require
 
-CURVES = {  # column of the table of curves → its axis; the accuracies share theirs
+CURVES = {  # column of the table of curves → its axis label; the accuracies share their axis
     "train_loss": "training loss",
     "class_prompts": "class prompts encoded",
     "val_accuracy": "validation accuracy (%)",
     "test_accuracy": "test accuracy (%)",
 }
-PUBLISHED = {"linestyle": ":", "marker": "o", "markersize": 3.2, "markerfacecolor": "white"}  # of another model
+PUBLISHED = {"linestyle": ":", "marker": "o", "markersize": 3.2, "markerfacecolor": "white"}  # numbers of another model
 GRAINS = {"loss_queries": "loss queries", "class_prompts": "class prompts encoded", "images": "images encoded"}
 MEAN = "mean"  # over the data sets
 
 
 @in_style
 def accuracy_against_shots(runs: pd.DataFrame, methods: list[str] | None = None) -> Figure:
-    """Test accuracy against shots per class: a panel per data set, and one for their mean; all share their axis.
+    """Test accuracy against shots per class: a panel per data set, and one for their mean, with a shared axis.
 
     Lines are means over seeds, bands ± one standard deviation, untuned methods dashed or
     dotted lines. The mean panel holds only seeds that have every data set. Needs columns
@@ -80,7 +80,7 @@ def accuracy_against_shots(runs: pd.DataFrame, methods: list[str] | None = None)
 
 @in_style
 def accuracy_by_kind(runs: pd.DataFrame, kinds: dict[str, list[str]], references: pd.DataFrame) -> Figure:
-    """Test accuracy against shots per class: a row per data set, a column per kind of method, published numbers beside.
+    """Test accuracy against shots per class: a row per data set, a column per kind of method, with published numbers.
 
     Lines are means over seeds, bands ± one standard deviation, untuned methods dashed or dotted
     lines. Published numbers of another model are dotted, with open marks at their shots, in the colour
@@ -121,10 +121,10 @@ def accuracy_by_kind(runs: pd.DataFrame, kinds: dict[str, list[str]], references
 def accuracy_against_queries(
     curves: pd.DataFrame, shots: int, methods: list[str] | None = None, grain: str = "class_prompts"
 ) -> Figure:
-    """Test accuracy during the fit against what was asked, a panel per data set; all share their axis.
+    """Test accuracy during the fit against queries, a panel per data set, with a shared axis.
 
-    grain: a key of `GRAINS`. Lines are means over seeds, bands ± one standard deviation. A method that
-    asks nothing of it while it trains is a dotted line at its last accuracy. Needs columns dataset,
+    grain: a key of `GRAINS`. Lines are means over seeds, bands ± one standard deviation. A method without
+    such queries during training is a dotted line at its last accuracy. Needs columns dataset,
     backbone, method, shots, seed, epoch, test_accuracy and the grain. Raises ValueError for more than six methods.
     """
     require(curves, [SCORE, grain], [*RUN, "epoch"])
@@ -145,9 +145,9 @@ def accuracy_against_queries(
 def training_curves(curves: pd.DataFrame, dataset: str, shots: int | None = None, methods: list[str] | None = None) -> Figure:
     """One data set's fits against steps: loss, queries, validation and test accuracy; the accuracies share their axis.
 
-    Lines are means over seeds, bands ± one standard deviation; an accuracy the
-    table does not have gets no panel. `shots` may be left out if the table holds
-    one number only. Needs columns dataset, backbone, method, shots, seed, epoch,
+    Lines are means over seeds, bands ± one standard deviation; an accuracy that the
+    table lacks gets no panel. `shots` may be omitted if the table holds only
+    one number. Needs columns dataset, backbone, method, shots, seed, epoch,
     step, train_loss, class_prompts. Raises ValueError for more than six methods.
     """
     require(curves, ["step", "train_loss", "class_prompts"], [*RUN, "epoch"])
@@ -179,7 +179,7 @@ def training_curves(curves: pd.DataFrame, dataset: str, shots: int | None = None
 
 
 def _published(ax, table: pd.DataFrame) -> None:
-    """Published numbers on one data set."""
+    """Draw the published numbers on one data set."""
     for method, rows in table.sort_values("shots").groupby("method"):
         if method in UNTUNED:
             ax.axhline(rows.accuracy.iloc[0], color=look(method)[0], linestyle=":", zorder=1)
@@ -188,7 +188,7 @@ def _published(ax, table: pd.DataFrame) -> None:
 
 
 def _legend_of_kind(methods: list[str], references: pd.DataFrame) -> list[Line2D]:
-    """Handles of one column: its methods, and what is published of them."""
+    """Handles of one column: its methods, and their published numbers."""
     theirs = references[references.method.isin(methods)]
     handles = [handle(method, DASHES.get(method, "-")) for method in methods]
     if len(theirs):
@@ -209,7 +209,7 @@ def _along_queries(ax, table: pd.DataFrame, grain: str, drawn: list[str]) -> Non
     """Accuracy of these methods on one data set against one grain, on a logarithmic axis."""
     asking = [method for method in drawn if _asks(table[table.method == method], grain)]
     moved = table[table.method.isin(asking)]
-    if asking:  # seeds may have asked a little more or less by an epoch
+    if asking:  # the number of queries by an epoch may differ a little between seeds
         asked = moved.groupby(["method", "epoch"])[grain].transform("mean")
         lines(ax, moved.assign(**{grain: asked}), grain, SCORE, dense=True)
         ax.set_xscale("log")
@@ -224,5 +224,5 @@ def _along_queries(ax, table: pd.DataFrame, grain: str, drawn: list[str]) -> Non
 
 
 def _asks(table: pd.DataFrame, grain: str) -> bool:
-    """Whether a method of the table asks questions of this grain while it trains."""
+    """Whether a method of the table makes queries of this grain during training."""
     return (table.groupby(["dataset", "method", "seed"])[grain].nunique() > 1).any()

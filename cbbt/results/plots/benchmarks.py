@@ -1,4 +1,4 @@
-"""The eleven benchmarks: what others published of CLIP, and the kit's own cells beside."""
+"""Figure of the eleven benchmarks: published numbers of CLIP, and the kit's own runs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from cbbt.results.tables import SCORE, require
 
 @in_style
 def benchmarks(references: pd.DataFrame, runs: pd.DataFrame, shots: int, methods: list[str]) -> Figure:
-    """Accuracy on each benchmark of each method, joined: published on the left, this kit's runs on the right.
+    """Accuracy of each method on each benchmark, joined by a line: published on the left, this kit's runs on the right.
 
-    Both sides are of the same methods where they have them, but of different models and protocols: nothing is compared
-    across. Rows are sorted by the published zero-shot accuracy; a benchmark that the kit has no runs of is empty on the
+    Both sides show the same methods if they have them, but different models and protocols: they are not to be
+    compared. Rows are sorted by the published zero-shot accuracy; a benchmark without runs of the kit is empty on the
     right. Own marks are means over seeds. Needs columns dataset, backbone, method, shots, seed, test_accuracy.
 
     references: of `cbbt.results.published.references`, of one backbone. methods: six tuned ones at most, and zero-shot.

@@ -1,7 +1,7 @@
 """Figures that compare methods: gains, choices of the epoch, paired differences.
 
-As in `cbbt.results.plots.accuracy`: a tidy table of runs in, a matplotlib figure out, and every
-seed is shown as a point beside its mean. Errors are those of `cbbt.results.tables`.
+As in `cbbt.results.plots.accuracy`: a tidy table of runs in, a matplotlib figure out. Every seed
+is shown as a point next to the mean. Errors are those of `cbbt.results.tables`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def gain_over_zero_shot(runs: pd.DataFrame, shots: int, methods: list[str] | tup
     shots, seed, test_accuracy. Raises ValueError if no method is named.
     """
     if not methods:
-        raise ValueError("there is no method whose gain could be drawn")
+        raise ValueError("name at least one method to draw")
     wide = {method: differences(runs, method, "zero_shot", shots) for method in methods}
     wide = pd.concat(wide, names=["method"]).pivot_table(index=["method", "seed"], columns="dataset", values="difference")
     order = list(wide.loc[methods[0]].mean().sort_values(ascending=False, kind="stable").index)
@@ -81,9 +81,9 @@ def gain_over_zero_shot(runs: pd.DataFrame, shots: int, methods: list[str] | tup
 def gain_over_peers(runs: pd.DataFrame, shots: int, method: str = "cbbt") -> Figure:
     """`method` minus every other tuned method over all data sets: a row per method, the largest difference first.
 
-    Symbols: data sets, each the mean over its seeds; of a single data set its seeds. Diamonds and bars: their mean and
+    Symbols: data sets, each the mean over its seeds; for a single data set its seeds. Diamonds and bars: their mean and
     95 % t interval (`cbbt.results.statistics.difference_table`), not corrected for the number of peers. Peers that share
-    no data set and seed with `method` are left out, and zero-shot has a figure of its own. Needs columns dataset,
+    no data set and seed with `method` are omitted, and zero-shot has a separate figure. Needs columns dataset,
     backbone, method, shots, seed, test_accuracy. Raises ValueError if there is no peer.
     """
     peers = list(peer_table(runs, method, shots)["mean"].sort_values(ascending=False, kind="stable").index)
@@ -110,11 +110,11 @@ def gain_over_peers(runs: pd.DataFrame, shots: int, method: str = "cbbt") -> Fig
 
 @in_style
 def selection_comparison(runs: pd.DataFrame, shots: int, methods: list[str] | None = None) -> Figure:
-    """What the choice of the epoch is worth: last step, best on validation, best on test.
+    """The effect of the choice of the epoch: last step, best on validation, best on test.
 
     Accuracy is the mean over data sets; large marks are means over seeds, small
     dots the seeds. Methods without epochs, or without a seed that has every data
-    set, are left out. Needs columns dataset, backbone, method, shots, seed and the
+    set, are omitted. Needs columns dataset, backbone, method, shots, seed and the
     three test_accuracy columns.
     """
     require(runs, list(SELECTIONS))
@@ -138,10 +138,10 @@ def selection_comparison(runs: pd.DataFrame, shots: int, methods: list[str] | No
 def selection_gains(runs: pd.DataFrame, shots: int, methods: list[str] | None = None) -> Figure:
     """What a choice of the epoch adds to the last step, in points: a panel per data set, a row per method.
 
-    For methods that lie too far apart for `selection_comparison`. Large marks are means over seeds,
-    small dots the seeds; at the right the mean number of models that the choice looks at. Methods
-    without epochs are left out. Needs columns dataset, backbone, method, shots, seed, looks and the
-    three test_accuracy columns. Raises ValueError if no run has them.
+    For methods whose accuracies differ too much for `selection_comparison`. Large marks are means over
+    seeds, small dots the seeds; at the right the mean number of models that the choice is made from.
+    Methods without epochs are omitted. Needs columns dataset, backbone, method, shots, seed, looks and
+    the three test_accuracy columns. Raises ValueError if no run has them.
     """
     require(runs, [*SELECTIONS, "looks"])
     tuned = of_methods(runs, methods).dropna(subset=list(SELECTIONS))
@@ -164,13 +164,13 @@ def selection_gains(runs: pd.DataFrame, shots: int, methods: list[str] | None = 
 
 
 def _choices(ax, table: pd.DataFrame, x: str, methods: list[str]) -> None:
-    """A row per method, in which each choice of the epoch has its own mark and its seeds as dots."""
+    """A row per method; each choice of the epoch has its own mark, and dots for the seeds."""
     chosen = [column for column in SELECTIONS if column in set(table.choice)]
     palette, markers = ({column: CHOICES[column][index] for column in chosen} for index in (0, 1))
     common = {"data": table, "x": x, "y": "method", "order": methods, "hue": "choice", "hue_order": chosen}
     common |= {"palette": palette, "legend": False, "ax": ax}
     sns.stripplot(**common, dodge=True, jitter=False, size=2.2, alpha=0.6)
-    wide = 0.8 - 0.8 / len(chosen)  # as far apart as the dots
+    wide = 0.8 - 0.8 / len(chosen)  # the same spacing as the dots
     marks = {"markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.5, "linestyle": "none"}
     sns.pointplot(**common, dodge=wide, errorbar=None, markers=list(markers.values()), **marks)
     for row in range(len(methods) - 1):
@@ -186,11 +186,11 @@ def _choices_legend(figure: Figure, columns: list[str], title: str) -> None:
 
 @in_style
 def paired_differences(runs: pd.DataFrame, shots: int, method: str = "cbbt", baseline: str = "adapter") -> Figure:
-    """`method` minus `baseline` on the same data set and seed; in the last row, over data sets, each a dot.
+    """`method` minus `baseline` on the same data set and seed; the last row is over data sets, each a dot.
 
     Diamonds and bars: mean and 95 % t interval (see `cbbt.results.statistics.difference_table`);
-    an interval across zero shows no difference. The grey strip is ± `MARGIN`: an equality
-    is shown by the 90 % interval within it.
+    an interval across zero shows no difference. The grey strip is ± `MARGIN`: equality
+    is shown if the 90 % interval lies within it.
     Needs columns dataset, backbone, method, shots, seed, test_accuracy.
     """
     dots = groups(differences(runs, method, baseline, shots))

@@ -1,8 +1,8 @@
-"""What passes the wall, drawn by code: CBBT's diagram, and a line for each method of a family.
+"""Diagrams: CBBT's step, and what each method sends, receives and learns.
 
-Coordinates are inches on a page-wide canvas. In the diagram, left to right: what the user owns
-and sends, the wall with the served model behind it, what the user does with the
-features. The hue of the prompt side is the estimated gradient, that of the output side the exact one.
+Coordinates are inches on a page-wide canvas. The diagram shows, from left to right, what the
+user owns and sends, the wall with the served model behind it, and what the user does with
+the features. The estimated gradient has the hue of the prompt side, the exact one that of the output side.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TUNED, WALL, PLAIN = "#F7E3C6", "#262626", "#F4F4F4"
 def method_diagram() -> Figure:
     """CBBT's step: prompt gradients estimated from loss queries, adapter gradients exact."""
     figure = Figure(figsize=(PAGE, HEIGHT))
-    figure.set_layout_engine("none")  # everything has its place
+    figure.set_layout_engine("none")  # all positions are fixed
     ax = figure.add_axes((0, 0, 1, 1), xlim=(0, PAGE), ylim=(0, HEIGHT), aspect="equal")
     ax.set_axis_off()
     _prompts(ax)
@@ -39,7 +39,7 @@ def method_diagram() -> Figure:
 
 @in_style
 def method_cards(*methods: str) -> Figure:
-    """A line for each method of the catalogue, in its look: what it sends, what comes back, and what it learns.
+    """A line for each method of the catalogue, in its look: what it sends, what the box returns, and what it learns.
 
     Raises ValueError for no method.
     """
@@ -68,7 +68,7 @@ def method_cards(*methods: str) -> Figure:
 
 
 def _prompts(ax) -> None:
-    """The perturbed prompts as a stack of cards; the context is what is tuned."""
+    """The perturbed prompts as a stack of cards; only the context is tuned."""
     for shift in (0.14, 0.07):
         _box(ax, 0.08 + shift, 1.52 + shift, 2.06, 0.42, face="white", edge=PROMPT, line=0.7)
     _box(ax, 0.08, 1.52, 2.06, 0.42, face="white", edge=PROMPT)
@@ -108,7 +108,7 @@ def _wall(ax) -> None:
 
 
 def _output_side(ax) -> None:
-    """Features leave the box; the adapter and the loss are the user's own."""
+    """Features leave the box; the adapter and the loss are on the user's side."""
     _arrow(ax, (3.95, 1.76), (5.38, 1.76))
     ax.text(4.65, 1.83, "$t_c(v),\\; t_c(v + \\varepsilon u_i)$", ha="center", va="bottom", fontsize=7.5)
     _arrow(ax, (3.95, 0.75), (4.30, 0.75))
@@ -142,7 +142,7 @@ def _estimated_gradient(ax) -> None:
 
 
 def _exact_gradient(ax) -> None:
-    """The loss goes back to the adapter and stops short of the wall."""
+    """The gradient goes from the loss back to the adapter, and not through the wall."""
     _path(ax, [(6.035, 0.46), (6.035, 0.14), (4.69, 0.14), (4.69, 0.46)], ADAPTER)
     ax.text(5.36, 0.18, "$\\nabla_{\\!A}\\,L(v)$, backpropagated", ha="center", va="bottom", fontsize=7, color=ADAPTER)
     ax.text(4.62, 0.14, "adapter: exact gradient", ha="right", va="center", fontsize=7.2, fontweight="bold", color=ADAPTER)

@@ -1,6 +1,6 @@
-"""Figures of what methods are worth beyond their own test split; tables of `cbbt.results.generalisation` in.
+"""Figures of results beyond the own test split, from tables of `cbbt.results.generalisation`.
 
-A method that does not travel stands where its starting prompt does.
+A method that does not transfer is drawn at its initial prompt.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def gains(places: pd.DataFrame) -> Figure:
 
 @in_style
 def services(table: pd.DataFrame) -> Figure:
-    """Test accuracy behind each service: colours are points lost against the full one, a dash what a service does not admit.
+    """Test accuracy with each service: colours are points lost against the full one, a dash marks methods that it refuses.
 
     `table`: of `by_service`, with the column "full".
     """
@@ -75,7 +75,7 @@ def services(table: pd.DataFrame) -> Figure:
 
 
 def _cells(table, title: str, colours: str, most: float, form: str, shade=None) -> Figure:
-    """A table as a picture: in each cell its number, and a colour from −most to most by `shade` (the number itself if None)."""
+    """A table as a heat map: in each cell its number, and a colour from −most to most by `shade` (the number itself if None)."""
     shade = table if shade is None else shade
     texts = table.map(form.format).replace("-", "−", regex=True)
     figure = Figure(figsize=(PAGE, 0.9 + 0.21 * len(table)))
@@ -83,7 +83,7 @@ def _cells(table, title: str, colours: str, most: float, form: str, shade=None) 
     bar = {"label": title, "fraction": 0.03, "pad": 0.01}
     common = {"vmin": -most, "vmax": most, "fmt": "", "annot_kws": {"fontsize": 6.5}, "cbar_kws": bar, "ax": ax}
     sns.heatmap(shade.astype(float), annot=texts, cmap=colours, **common)
-    for row, column in np.argwhere(shade.isna()):  # what seaborn leaves white: no number, or none to be compared with
+    for row, column in np.argwhere(shade.isna()):  # cells that seaborn leaves white: no number, or nothing to compare with
         text = "–" if pd.isna(table.iat[row, column]) else texts.iat[row, column]
         ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=6.5)
     ax.set_yticks(np.arange(len(table)) + 0.5, labels=[label(name) for name in table.index], **NAME)

@@ -1,10 +1,10 @@
-"""Figures of the gradient analysis, drawn from its tables alone.
+"""Figures of the gradient analysis, drawn from its tables.
 
 `FIGURES` maps the name of a table (its CSV file's stem) to the function that draws
-it. Points are means over repeats, of norms root mean squares; bands reach one
-standard deviation of a single repeat to either side; thin lines are the theory,
-`expected_` columns: full where it follows from q and d, dashed where it is given the
-true gradient, which no user of a black box has.
+it. Points are means over repeats (for norms, root mean squares); bands are ± one
+standard deviation of a single repeat; thin lines are the theory, `expected_` columns:
+solid if it follows from q and d, dashed if it uses the true gradient, which no user
+of a black box has.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cbbt.results.plots.parts import INTERVALS, category_axis, dots_and_interval
 from cbbt.results.plots.style import COLUMN, MARKERS, PAGE, SERIES, in_style, save_figure
 from cbbt.results.tables import SCORE, read_table, write_table
 
-FAMILIES = {  # panel → its families of directions, each with a marker, and the colour of its place
+FAMILIES = {  # panel → its families of directions, each with a marker, and the colour of its position
     "independent directions": ("sphere", "gaussian", "rademacher", "spsa"),
     "frames, subspaces, past gradients": ("orthogonal", "coordinate", "subspace, vocabulary", "subspace, random", "guided"),
 }
@@ -32,7 +32,7 @@ COSINE, NORM = r"cosine with $\nabla L$", r"$\|\hat g\|\,/\,\|\nabla L\|$"
 
 @in_style
 def cosine_by_queries(table: pd.DataFrame) -> Figure:
-    """Cosine and norm ratio against q: independent directions left, all others right."""
+    """Cosine and norm ratio against q: independent directions on the left, all others on the right."""
     figure = Figure(figsize=(PAGE, 4.6))
     axes = figure.subplots(2, 2, sharex=True, sharey="row")
     markers = iter("os^DvPX<>")  # one for each family
@@ -117,7 +117,7 @@ def cosine_by_budget(table: pd.DataFrame) -> Figure:
 
 @in_style
 def cosine_by_precision(table: pd.DataFrame) -> Figure:
-    """Cosine against ε for services of different precision: of the whole model left, of a part of it right."""
+    """Cosine against ε for services of different precision: of the whole model on the left, of a part of it on the right."""
     exact = table.precision.iloc[0]
     whole = [name for name in table.precision.unique() if name.startswith("model") or "float32" in name]
     parts = {"the whole model": whole, "a part of it": [exact, *(name for name in table.precision.unique() if name not in whole)]}
@@ -208,7 +208,7 @@ def _theory(axis, rows, x, quantity, colour, informed: bool) -> None:
 
 
 def _theory_key(informed: bool) -> Line2D:
-    """The legend's entry for lines of theory."""
+    """The legend entry for lines of theory."""
     label, line = THEORIES[informed]
     return Line2D([], [], color="0.3", marker="", linewidth=1, linestyle=line, label=label)
 
@@ -233,7 +233,7 @@ def _root_mean_square(values) -> float:
 
 
 def _spread(values, centre) -> tuple[float, float]:
-    """One standard deviation to either side of the centre; a norm stays above zero, for its axis is logarithmic."""
+    """One standard deviation to either side of the centre; a norm stays above zero because its axis is logarithmic."""
     middle = values.mean() if centre == "mean" else centre(values)
     low = middle - values.std()
     return (low if centre == "mean" else max(low, 1e-3)), middle + values.std()

@@ -1,4 +1,4 @@
-"""What several figures share: methods' looks, grids of panels, dots with intervals, the legend, the selection of rows.
+"""Shared parts of the figures: methods' looks, grids of panels, dots with intervals, legends, the selection of rows.
 
 A method has the same colour and marker in every figure (`cbbt.catalogue`).
 """
@@ -22,9 +22,9 @@ from cbbt.catalogue import CATALOGUE, SHADES, UNTUNED, label, method_order
 from cbbt.results.plots.style import COLUMN, PAGE
 from cbbt.results.statistics import t_tests
 
-NAME = {"parse_math": False}  # of a text with a name in it: a $ there begins no formula
-MOST = 6  # lines of a panel that an eye keeps apart
-DASHES = {"zero_shot": "--", "zero_shot_bare": ":"}  # of lines across a panel
+NAME = {"parse_math": False}  # for texts with names in them, where a $ does not start a formula
+MOST = 6  # most lines in a panel that can be told apart
+DASHES = {"zero_shot": "--", "zero_shot_bare": ":"}  # of horizontal lines
 SMALL = {"jitter": False, "size": 2.6, "alpha": 0.6, "zorder": 2}  # dots of `dots_and_intervals`
 LARGE = {"linestyle": "none", "markersize": 4, "markeredgecolor": "black", "markeredgewidth": 0.6, "zorder": 3}
 BAR = {"color": "black", "linewidth": 0.9, "zorder": 1.5}
@@ -32,7 +32,7 @@ INTERVALS = "diamonds, bars: mean, 95 % t interval"  # of `dots_and_intervals`
 
 
 def look(method: str) -> tuple[str, str]:
-    """Colour and marker; a method of your own gets one by its name."""
+    """Colour and marker; a method of your own gets one derived from its name."""
     if method in CATALOGUE:
         return CATALOGUE[method].colour, CATALOGUE[method].marker
     number, colours, markers = zlib.crc32(method.encode()), SHADES["own"], "os^Dv"
@@ -40,12 +40,12 @@ def look(method: str) -> tuple[str, str]:
 
 
 def kind(method: str) -> str:
-    """Which of `SHADES` a method has."""
+    """The key of `SHADES` that a method has."""
     return CATALOGUE[method].kind if method in CATALOGUE else "own"
 
 
 def looks(methods) -> dict:
-    """Seaborn's options that draw each method of the column "method" with its look."""
+    """Seaborn options that draw each method of the column "method" with its look."""
     order = method_order(methods)
     palette, markers = ({method: point(method)[option] for method in order} for option in ("color", "marker"))
     hue = {"hue": "method", "hue_order": order, "palette": palette}
@@ -53,7 +53,7 @@ def looks(methods) -> dict:
 
 
 def point(method: str) -> dict:
-    """Matplotlib's options of a single point; what is elsewhere a line across a panel is a circle."""
+    """Matplotlib options for a single point; methods that are elsewhere drawn as horizontal lines get a circle."""
     colour, marker = look(method)
     return {"color": colour, "marker": marker or "o", "linestyle": "none", "mec": "white", "mew": 0.4}
 
@@ -75,10 +75,10 @@ def of_methods(table: pd.DataFrame, methods: list[str] | None) -> pd.DataFrame:
 
 
 def of_lines(table: pd.DataFrame, methods: list[str] | None) -> pd.DataFrame:
-    """As `of_methods`, for a figure that draws a line for each. Raises ValueError for more than `MOST`."""
+    """Like `of_methods`, for a figure with a line per method. Raises ValueError for more than `MOST`."""
     chosen = of_methods(table, methods)
     if len(drawn := method_order(chosen.method)) > MOST:
-        raise ValueError(f"a panel holds {MOST} lines at most: choose methods from {', '.join(drawn)}")
+        raise ValueError(f"a panel holds at most {MOST} lines: choose methods from {', '.join(drawn)}")
     return chosen
 
 
@@ -89,7 +89,7 @@ def at_shots(table: pd.DataFrame, shots: int) -> pd.DataFrame:
 
 
 class Panels(sns.FacetGrid):
-    """Seaborn's grid of panels, each with its letter; those of the first row have their name as title, as it stands."""
+    """Seaborn's grid of panels, each with its letter; those of the first row have their name as title, unchanged."""
 
     def set_titles(self):
         letters(self.axes.flat)
@@ -97,7 +97,7 @@ class Panels(sns.FacetGrid):
             ax.set_title(short_name(str(name)), **NAME)
 
     def tight_layout(self):
-        """Nothing: it would leave a legend no room; the figure's constrained layout does it."""
+        """Do nothing: the figure has a constrained layout, which leaves room for a legend."""
 
 
 def panels(table: pd.DataFrame, column: str, height: float, most: int = 5, **options) -> Panels:
@@ -115,7 +115,7 @@ def panels(table: pd.DataFrame, column: str, height: float, most: int = 5, **opt
 
 
 def letters(axes) -> None:
-    """Name the panels of a figure a, b, c, …; one alone needs no name."""
+    """Label the panels of a figure a, b, c, …; a single one needs no label."""
     axes = list(axes)
     for ax, letter in zip(axes, string.ascii_lowercase if len(axes) > 1 else ""):
         ax.set_title(letter, loc="left", fontweight="bold")
@@ -124,8 +124,8 @@ def letters(axes) -> None:
 def lines(ax, table: pd.DataFrame, x: str, y: str, dense: bool = False) -> None:
     """A line for each method: the mean of y over seeds at each x, with a band of ± one sd.
 
-    A dense line has a marker at every fourth of the panel, where each method starts
-    at a place of its own, so that lines on top of each other are still seen.
+    A dense line has markers a quarter of the panel apart, with another offset for each
+    method, so that overlapping lines remain visible.
     """
     options = looks(table.method) | {"dashes": False, "err_kws": {"alpha": 0.15, "linewidth": 0}}
     sns.lineplot(table, x=x, y=y, errorbar="sd", legend=False, ax=ax, **options)
@@ -137,7 +137,7 @@ def lines(ax, table: pd.DataFrame, x: str, y: str, dense: bool = False) -> None:
 def dots_and_intervals(ax, table: pd.DataFrame, x: str, y: str, order: list, colours: dict) -> None:
     """Every value a dot; diamonds and bars: the mean with its 95 % t interval, as in `statistics.difference_table`.
 
-    order: values of the column that is not measured. colours: of these values.
+    order: values of the categorical column. colours: of these values.
     """
     hue = y if set(order) & set(table[y]) else x
     common = {"data": table, "x": x, "y": y, "order": order, "legend": False, "ax": ax}
@@ -146,7 +146,7 @@ def dots_and_intervals(ax, table: pd.DataFrame, x: str, y: str, order: list, col
 
 
 def intervals(ax, table: pd.DataFrame, x: str, y: str, order: list, hue: str, colours: dict, markers="D") -> None:
-    """Means with 95 % t intervals; where `hue` is another column than x and y, its values stand side by side."""
+    """Means with 95 % t intervals; if `hue` is neither x nor y, its values are drawn side by side."""
     common = {"data": table, "x": x, "y": y, "order": order, "hue": hue, "palette": colours, "legend": False, "ax": ax}
     dodge = 0.35 if hue not in (x, y) and len(colours) > 1 else False
     sns.pointplot(**common, dodge=dodge, errorbar=_interval, markers=markers, err_kws=BAR, **LARGE)
@@ -159,7 +159,7 @@ def _interval(values) -> tuple[float, float]:
 
 
 def symbols(ax, table: pd.DataFrame, x: str, y: str, names: list[str]) -> list[Line2D]:
-    """A grey symbol for each row of the table, by its column "dataset"; returns the legend's entries of these names."""
+    """A grey symbol for each row of the table, by its column "dataset"; returns the legend entries of these names."""
     shapes = dict(zip(names, itertools.cycle("os^vP*<>Xph8d")))
     rows = table[table.dataset.isin(names)]
     sns.scatterplot(rows, x=x, y=y, style="dataset", markers=shapes, color="0.45", s=13, legend=False, ax=ax, zorder=2)
@@ -176,25 +176,25 @@ def category_axis(ax, names: list[str]) -> None:
 
 
 def tick_values(axis, values) -> None:
-    """A tick at each of these values, with its number, and no other."""
+    """Set ticks at exactly these values, labelled with their numbers."""
     values = sorted(set(values))
     axis.set_ticks(values, labels=[f"{value:g}" for value in values])
     axis.set_minor_locator(NullLocator())
 
 
 def handle(method: str, linestyle: str = "-") -> Line2D:
-    """A legend's entry of a method: a line with its marker, or for "none" a point."""
+    """A method's legend entry: a line with its marker, or for "none" a point."""
     look_of = point(method) if linestyle == "none" else point(method) | {"marker": look(method)[1], "linestyle": linestyle}
     return Line2D([], [], label=label(method), **look_of)
 
 
 def mark(colour: str, marker: str, name: str) -> Line2D:
-    """A legend's entry of anything else: a point."""
+    """Another legend entry: a point."""
     return Line2D([], [], color=colour, marker=marker, linestyle="none", label=name, mec="white", mew=0.4)
 
 
 def legend(figure: Figure, handles: list, note: str, columns: int | None = None) -> None:
-    """One legend for all panels, below them: a note, and what each mark is."""
+    """One legend below all panels: a note, and the entries."""
     columns = columns or max(1, round(figure.get_figwidth() / 1.7))
     drawn = figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=note)
     for text in (drawn.get_title(), *drawn.get_texts()):
@@ -202,7 +202,7 @@ def legend(figure: Figure, handles: list, note: str, columns: int | None = None)
 
 
 def band_note(table: pd.DataFrame) -> str:
-    """What a line and its band are."""
+    """The note that explains lines and bands."""
     counts = table.groupby("shots").seed.nunique()
     least, most = counts.min(), counts.max()
     if most == 1:

@@ -1,4 +1,4 @@
-"""The field's accuracy against its price, in one figure; the table of runs in."""
+"""Figure of the field's accuracy against cost, from the table of runs."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from cbbt.results.tables import SCORE, mean_over_datasets, require, scores
 
 PRICES = {"class_prompts": "class prompts encoded", "fit_seconds": "fit time (s)", "learned": "learned parameters"}
 KINDS = {"prompt": "prompt side", "output": "output side", "both": "both", "reference": "reference", "own": "others"}
-LEADER = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}  # from a name to its point
+LEADER = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}  # line from a name to its point
 HALO = withStroke(linewidth=1.5, foreground="white")
 PLACES = sorted(itertools.product(range(-72, 73, 6), [*range(-75, -8, 3), *range(9, 90, 3)]), key=lambda way: math.hypot(*way))
-LEAST_SECONDS = 0.01  # as the tables are rounded
+LEAST_SECONDS = 0.01  # the tables' rounding
 
 
 @in_style
 def accuracy_against_price(runs: pd.DataFrame, shots: int) -> Figure:
-    """Mean accuracy over data sets against what the fit cost: a panel per price, a point per method.
+    """Mean accuracy over data sets against the cost of the fit: a panel per kind of cost, a point per method.
 
-    Every method has its look. The line joins the methods, white box apart, than which none is both as cheap and more
-    accurate; they are named, and so are the most accurate of each kind, zero-shot and CBBT. The others stand pale
-    behind them, without a name. Means over seeds; methods without a seed that has every data set are left out. Needs
-    columns dataset, backbone, method, shots, seed, test_accuracy, class_prompts, fit_seconds, learned.
+    Every method has its look. The line is the Pareto frontier, without white-box methods; its methods are named, and so
+    are the most accurate of each kind, zero-shot and CBBT. The others are drawn pale behind them, without a name. Means
+    over seeds; methods without a seed that has every data set are omitted. Needs columns dataset, backbone, method,
+    shots, seed, test_accuracy, class_prompts, fit_seconds, learned.
     """
     require(runs, [SCORE, *PRICES])
     accuracy = mean_over_datasets(scores(runs, shots)).mean().dropna()
@@ -69,7 +69,7 @@ def accuracy_against_price(runs: pd.DataFrame, shots: int) -> Figure:
 
 
 def frontier(table: pd.DataFrame, price: str) -> pd.DataFrame:
-    """The rows than which no other is as cheap and more accurate, or cheaper and as accurate; the cheapest first."""
+    """The Pareto frontier of price and accuracy, the cheapest first."""
     ordered = table.dropna(subset=price).sort_values([price, "accuracy"], ascending=[True, False], kind="stable")
     return ordered[ordered.accuracy > ordered.accuracy.cummax().shift(fill_value=-math.inf)]
 
@@ -80,7 +80,7 @@ def _steps(leaders: pd.DataFrame, price: str) -> np.ndarray:
 
 
 def _price_axis(ax, values: pd.Series) -> None:
-    """Logarithmic; linear below one where something costs nothing."""
+    """Make the axis logarithmic, and linear below one if some price is zero."""
     if (values <= 0).any():
         ax.set_xscale("symlog", linthresh=1, linscale=0.4)
         ax.set_xlim(left=-0.3)
@@ -103,7 +103,7 @@ def _name(ax, named: pd.DataFrame, table: pd.DataFrame, price: str, steps: np.nd
             fontsize=6, ha="center", va="center", path_effects=[HALO], zorder=4, **NAME,
         )  # fmt: skip
         text.set_in_layout(False)
-        size = Text.get_window_extent(text)  # of the name alone, without its line to the point
+        size = Text.get_window_extent(text)  # of the name without its line to the point
         for right, up in PLACES:
             middle = (x + right * unit, y + up * unit)
             half = (size.width / 2, size.height / 2)

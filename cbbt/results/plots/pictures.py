@@ -1,4 +1,4 @@
-"""Pictures of a task: what the shots look like, and what training sees of them."""
+"""Figures of a task's images: shots, and their augmented views."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cbbt.results.plots.style import PAGE, in_style
 
 
 def shots_figure(task, columns: int = 10) -> Figure:
-    """One training shot of each of the first `columns` classes of a `Task`, with its class name, and whose pictures they are."""
+    """One training shot of each of the first `columns` classes of a `Task`, with its class name; the title names the source."""
     firsts = {}
     for item in task.train:
         firsts.setdefault(item.label, item)

@@ -1,4 +1,4 @@
-"""Figures of CBBT+: its prompt against its queries, and what each part adds. Tables in, a figure out."""
+"""Figures of CBBT+: its prompt's accuracy against queries, and the effect of each part. Tables in, a figure out."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def accuracy_by_prompt_sets(curves: pd.DataFrame) -> Figure:
 
 @in_style
 def part_differences(table: pd.DataFrame) -> Figure:
-    """What each part of CBBT+ adds: a panel per number of shots, a row per part.
+    """The effect of each part of CBBT+: a panel per number of shots, a row per part.
 
     Dots: data sets, each the mean over its seeds. Diamonds and bars: mean and 95 % t interval over them, not corrected
     for the number of rows; the grey strip is ± `MARGIN`. table: of `cbbt.results.plus.with_parts`.

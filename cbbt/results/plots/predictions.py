@@ -1,7 +1,7 @@
-"""Pictures of what a tuned model answers, before and after: plain arrays and tables in, a figure out.
+"""Figures of a model's predictions before and after tuning: plain arrays and tables in, a figure out.
 
-The caller fits and predicts; nothing here knows a model. "Before" and "after" are the two sides that are
-compared, as a rule zero-shot and a tuned method, on the same images.
+The caller fits and predicts; nothing here depends on a model. "Before" and "after" are the two sides
+compared, usually zero-shot and a tuned method, on the same images.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ SIDES = ("before", "after")
 
 @in_style
 def prediction_grid(images, rows: pd.DataFrame, columns: int = 6) -> Figure:
-    """Images with the true class above and, below, what was answered before and after, with its probability.
+    """Images with the true class above and, below, the predictions before and after, with their probabilities.
 
     images: arrays (H, W, 3) or (H, W), as matplotlib's `imshow` takes them. rows: one for each image, in their order,
-    columns truth, before, after (names of classes), p_before, p_after (probabilities from 0 to 1 of these answers).
-    A right answer has a tick and is blue, a wrong one a cross and is vermilion. Raises ValueError for other numbers of
-    images and rows, or for none.
+    columns truth, before, after (names of classes), p_before, p_after (probabilities from 0 to 1 of these predictions).
+    A correct prediction has a tick and is blue, a wrong one a cross and is vermilion. Raises ValueError if the numbers of
+    images and rows differ, or are 0.
     """
     if len(images) != len(rows) or not len(rows):
-        raise ValueError(f"there must be a row for each image, and one at least: got {len(images)} images, {len(rows)} rows")
+        raise ValueError(f"expected at least one image and one row per image, got {len(images)} images and {len(rows)} rows")
     side, above, below = PAGE / columns, 0.2, 0.62  # inches of a cell, and of the texts above and below its picture
     height = side + above + below
     lines = math.ceil(len(rows) / columns)
@@ -55,10 +55,10 @@ def prediction_grid(images, rows: pd.DataFrame, columns: int = 6) -> Figure:
 
 @in_style
 def confusion_pair(before: np.ndarray, after: np.ndarray, class_names: list[str]) -> Figure:
-    """Two confusion matrices beside each other, in percent of each true class; the scale is shared.
+    """Two confusion matrices side by side, in percent of each true class, with a shared scale.
 
-    before, after: counts (C, C), true classes in rows, answers in columns. Numbers are written into the cells of up to
-    twelve classes. A class without an image is an empty row. Raises ValueError for matrices of another shape.
+    before, after: counts (C, C), true classes in rows, predictions in columns. With up to twelve classes the cells show
+    their numbers. A class without an image is an empty row. Raises ValueError for matrices of another shape.
     """
     count = len(class_names)
     if np.shape(before) != (count, count) or np.shape(after) != (count, count):
@@ -87,18 +87,18 @@ def confusion_pair(before: np.ndarray, after: np.ndarray, class_names: list[str]
 def feature_map(
     points: dict[str, np.ndarray], anchors: dict[str, np.ndarray], labels: np.ndarray, class_names: list[str]
 ) -> Figure:
-    """Image features and the text features of their classes on two principal components: a panel for each side.
+    """Image features and the text features of their classes on two principal components: one panel per side.
 
     points: title of a panel, such as "before" → image features (n, E). anchors: the same titles → text features (C, E).
-    The components are those of all panels' image features together, so that panels can be compared; texts are drawn
-    where they fall. labels: (n,), indices into class_names. Raises ValueError for more than six classes.
+    The components are computed from all panels' image features together, so that panels can be compared; texts are
+    projected onto them. labels: (n,), indices into class_names. Raises ValueError for more than six classes.
     """
     if len(class_names) > MOST:
-        raise ValueError(f"a panel shows {MOST} classes at most, got {len(class_names)}")
+        raise ValueError(f"a panel shows at most {MOST} classes, got {len(class_names)}")
     every = np.concatenate(list(points.values()))
     centre = every.mean(axis=0)
     _, spread, components = np.linalg.svd(every - centre, full_matrices=False)
-    components = components[:2] * np.sign(components[:2].sum(axis=1, keepdims=True) + 1e-12)  # of either sign: one rule
+    components = components[:2] * np.sign(components[:2].sum(axis=1, keepdims=True) + 1e-12)  # their sign is arbitrary: fix it
     share = 100 * spread[:2] ** 2 / (spread**2).sum()
     figure = Figure(figsize=(PAGE, PAGE / len(points) * 0.8 + 0.5))
     axes = figure.subplots(1, len(points), squeeze=False, sharex=True, sharey=True)[0]
@@ -150,7 +150,7 @@ def calibration_pair(bins_before: pd.DataFrame, bins_after: pd.DataFrame) -> Fig
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
     for ax, title, bins in zip(axes, SIDES, (bins_before, bins_after)):
         if not bins["count"].sum():
-            raise ValueError(f"there is no image in the bins {title}")
+            raise ValueError(f"the bins {title} hold no image")
         error = ((bins.accuracy - bins.confidence).abs() * bins["count"]).sum() / bins["count"].sum()
         ax.plot([0, 100], [0, 100], color="0.4", linestyle="--", linewidth=0.9, zorder=1)
         ax.vlines(bins.confidence, bins.confidence, bins.accuracy, color=WRONG, linewidth=1.5, alpha=0.5, zorder=2)

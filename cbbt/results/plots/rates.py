@@ -1,4 +1,4 @@
-"""Validation accuracy against the prompt's learning rate, one line per estimate of the gradient, and against the directions."""
+"""Figures of validation accuracy against the prompt's learning rate, one line per estimator, and against the directions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def accuracy_against_rate(table: pd.DataFrame) -> Figure:
     """A row per number of shots; left: an estimate at every step, by the number of directions; right: at one step in three.
 
     `table`: of `cbbt.results.estimators.rate_table`. Lines are means over data sets and seeds;
-    the true gradient stands in both columns, which share their axis.
+    the true gradient is in both columns, which share their axis.
     """
     shots, names = sorted(set(table.shots), reverse=True), list(dict.fromkeys(table.estimator))
     counts, families = ([name for name in names if name.startswith("q =")], [name for name in names if "," in name])

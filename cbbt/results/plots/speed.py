@@ -34,7 +34,7 @@ def computed_positions(positions: np.ndarray) -> Figure:
 
 @in_style
 def text_speed(table: pd.DataFrame) -> Figure:
-    """How many times as fast as the padded and the cut path: a panel per backbone, log scale.
+    """Speed-up over the padded and the cut path: a panel per backbone, log scale.
 
     Needs columns backbone, classes, context_length, over_padded, over_cut (speed_text.csv).
     """
@@ -67,7 +67,7 @@ def text_speed(table: pd.DataFrame) -> Figure:
 
 @in_style
 def scaling(table: pd.DataFrame) -> Figure:
-    """Seconds of a step as one size grows, a panel each; dashed: in proportion to the size.
+    """Seconds of a step against each size, a panel each; dashed: proportional to the size.
 
     Needs columns axis, seconds, and the sizes it names (speed_scaling.csv).
     """

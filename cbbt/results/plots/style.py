@@ -1,7 +1,7 @@
-"""The look of every figure, and the one way to save one.
+"""The style of all figures, and how they are saved.
 
-Seaborn's theme for papers, at the widths of two-column papers, in inches. What a
-method looks like says `cbbt.catalogue`.
+Seaborn's theme for papers, at the widths of two-column papers, in inches. The looks
+of methods are in `cbbt.catalogue`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from matplotlib.text import Text
 
 COLUMN, PAGE = 3.25, 6.75  # inches: one column, both columns
 
-SERIES = ("#0072B2", "#D55E00", "#009E73", "#56B4E9", "#FEB300", "#000000")  # of what is no method; after Okabe & Ito (2008)
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#56B4E9", "#FEB300", "#000000")  # for anything but methods; after Okabe & Ito (2008)
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 VENUES = {  # venue → width of a column and of the page in inches, font family, its size in points
@@ -38,8 +38,8 @@ STYLE = THEME | {
     "figure.constrained_layout.use": True,
     "savefig.dpi": 300,
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib: the same everywhere
-    "font.serif": ["STIXGeneral"],  # of the shape of Times, and ships with matplotlib too
+    "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib, so the same everywhere
+    "font.serif": ["STIXGeneral"],  # resembles Times, and ships with matplotlib too
     "axes.edgecolor": "0.15",
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
@@ -63,18 +63,18 @@ STYLE = THEME | {
 }
 
 
-DEFAULTS = ["default", STYLE]  # matplotlib's own first: whatever the user's matplotlibrc says, the same figure
+DEFAULTS = ["default", STYLE]  # matplotlib's defaults first, so that a user's matplotlibrc changes nothing
 
 
 def use_style() -> None:
-    """Make `STYLE`, on matplotlib's defaults, that of this process."""
+    """Set `STYLE`, on matplotlib's defaults, for this process."""
     matplotlib.style.use(DEFAULTS)
 
 
 def in_style(draw):
-    """Decorator of a function that draws a figure: in `STYLE` on matplotlib's defaults, with a font for every character.
+    """Decorator of a function that draws a figure: `STYLE` on matplotlib's defaults, with a font for every character.
 
-    It is closed in pyplot, which seaborn's grids enter, or a notebook would show each of them twice.
+    The figure is closed in pyplot, where seaborn's grids register it; otherwise a notebook would show it twice.
     """
 
     @functools.wraps(draw)
@@ -91,7 +91,7 @@ def in_style(draw):
 def find_fonts(figure) -> None:
     """Give texts with characters that their font lacks, such as Chinese names, an installed font that has them.
 
-    Warns, once for each script, where there is none: matplotlib then draws boxes.
+    Warns, once for each script, if there is none: matplotlib then draws boxes.
     """
     for text in _texts(figure):
         if text.get_text().isascii():
@@ -105,7 +105,7 @@ def find_fonts(figure) -> None:
 
 
 def _texts(figure):
-    """Texts that may hold a name; `findobj` would make ticks before the figure has its size."""
+    """Texts that may hold a name; `findobj` would create ticks before the figure has its size."""
     yield from figure.texts
     for ax in figure.axes:
         yield from (ax.title, ax.xaxis.label, ax.yaxis.label, *ax.texts)
@@ -114,7 +114,7 @@ def _texts(figure):
         yield from (legend.get_title(), *legend.get_texts())
 
 
-@functools.cache  # installed fonts are many
+@functools.cache  # there are many installed fonts
 def _family_with(characters: str) -> str | None:
     """The first family of regular fonts, by name, that has all these characters; DejaVu Sans before others."""
     wanted = {ord(letter) for letter in characters}
@@ -123,7 +123,7 @@ def _family_with(characters: str) -> str | None:
         try:
             if "LastResort" not in fonts[name] and wanted <= get_font(fonts[name]).get_charmap().keys():
                 return name
-        except (OSError, RuntimeError):  # a font that was taken away, or of pictures
+        except (OSError, RuntimeError):  # a font that was removed, or a bitmap font
             continue
     return None
 
@@ -136,7 +136,7 @@ def _warn_of_boxes(script: str) -> None:
 
 
 def fit_venue(figure, venue: str) -> None:
-    """Give a figure the width and the font of a venue of `VENUES`; its height stays.
+    """Give a figure the width and the font of a venue of `VENUES`; its height is kept.
 
     A figure as wide as a column or less becomes a column, any other one as wide as
     the page. Raises ValueError for an unknown venue, naming the choices.
@@ -146,7 +146,7 @@ def fit_venue(figure, venue: str) -> None:
     column, page, family, size = VENUES[venue]
     wide = figure.get_figwidth() > max(COLUMN, column)
     figure.set_figwidth(page if wide else column)
-    figure.draw_without_rendering()  # makes all ticks, for one that comes later has the font of before
+    figure.draw_without_rendering()  # creates all ticks, as later ones would have the old font
     for text in figure.findobj(Text):
         text.set_fontfamily(STYLE[f"font.{family}"])
         text.set_fontsize(text.get_fontsize() * size / STYLE["font.size"])
@@ -156,15 +156,15 @@ def fit_venue(figure, venue: str) -> None:
 def save_figure(figure, name: str, folder: str | Path, venue: str = "") -> list[Path]:
     """Write `folder/name.pdf` and `.png`, fitted to a venue if one is named; byte-identical when nothing changed.
 
-    Notes in `figure.files` the SHA-256 of each file, by its name, so that a notebook can say of which files its picture is.
+    Stores in `figure.files` the SHA-256 of each file by its name, so that a notebook can say which files its picture shows.
     """
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    # No dates and no producer version in the files, or no two would be equal.
+    # No dates and no producer version in the files, so that equal figures give equal files.
     metadata = {"pdf": {"CreationDate": None, "ModDate": None, "Producer": None, "Creator": None}, "png": {"Software": None}}
     paths = [folder / f"{name}.{kind}" for kind in metadata]
     with matplotlib.style.context(DEFAULTS), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # said once, by `find_fonts`
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # warned about once, by `find_fonts`
         if venue:
             fit_venue(figure, venue)
         for path, blank in zip(paths, metadata.values()):
