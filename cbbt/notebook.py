@@ -145,11 +145,15 @@ def show_figure(figure, dpi: int = 100) -> None:
     display.display(display.Image(content.getvalue(), width=round(100 * picture.width / dpi)), metadata=metadata)
 
 
-def show_finding(text: str) -> None:
-    """Display what the tables and figures above show: Markdown, begun by the word "Finding" in bold."""
+def show_finding(*sentences: str) -> None:
+    """Display what the tables and figures above show, as Markdown: one sentence after the word "Finding", several as a list.
+
+    Negative numbers get the minus sign of the figures.
+    """
     from IPython import display  # here, for the batch reads parameters without drawing
 
-    display.display(display.Markdown(f"**Finding.** {text}"))
+    text = f"**Finding.** {sentences[0]}" if len(sentences) == 1 else "\n".join(f"- {each}" for each in sentences)
+    display.display(display.Markdown(re.sub(r"(?<![\w.-])-(?=\d)", "−", text)))
 
 
 def sliders(show, **controls) -> None:

@@ -226,3 +226,10 @@ def test_a_finding_is_markdown_that_says_so(monkeypatch):
     monkeypatch.setattr("IPython.display.display", shown.append)
     show_finding("*q* = 64 is enough.")
     assert [output.data for output in shown] == ["**Finding.** *q* = 64 is enough."]
+
+
+def test_several_findings_are_a_list_with_minus_signs(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    show_finding("CBBT -3.0 points, RN50-16, 1e-4", "*Style*: +0.2 to -1")
+    assert [output.data for output in shown] == ["- CBBT −3.0 points, RN50-16, 1e-4\n- *Style*: +0.2 to −1"]

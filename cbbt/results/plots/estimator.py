@@ -33,7 +33,7 @@ def slopes_in_the_plane(points, losses, x, directions, slopes, arrows: dict) -> 
         right.annotate("", np.asarray(tip), (0, 0), arrowprops={"arrowstyle": "->", "color": colour, "lw": 2})
         right.plot([], [], color=colour, marker="", label=name)
     right.plot([], [], color=GREY, marker="", label="slope times direction")
-    right.set(title="what they are put together to", aspect="equal", xlim=(-1.9, 1.1), ylim=(-1.2, 1.8))
+    right.set(title="slope times direction, and their mean", aspect="equal", xlim=(-1.9, 1.1), ylim=(-1.2, 1.8))
     right.legend(loc="lower left")
     return figure
 

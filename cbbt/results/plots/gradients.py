@@ -46,7 +46,7 @@ def cosine_by_queries(table: pd.DataFrame) -> Figure:
             for axis, quantity in zip(column, ("cosine", "norm_ratio")):
                 _theory(axis, rows, "q", quantity, SERIES[index], informed)
                 _points(axis, rows, "q", quantity, name, SERIES[index], marker)
-        column[0].legend(loc="upper left")
+        column[0].legend(loc="lower right")
         column[1].legend(handles=[_theory_key(informed) for informed in sorted(set(table.informed[table.family.isin(names)]))])
         column[1].set(xlabel="directions $q$", yscale="log")
         _powers_of_two(column[1], table.q)
@@ -121,14 +121,14 @@ def cosine_by_precision(table: pd.DataFrame) -> Figure:
     exact = table.precision.iloc[0]
     whole = [name for name in table.precision.unique() if name.startswith("model") or "float32" in name]
     parts = {"the whole model": whole, "a part of it": [exact, *(name for name in table.precision.unique() if name not in whole)]}
-    figure = Figure(figsize=(PAGE, 2.6))
+    figure = Figure(figsize=(PAGE, 3.0))
     axes = figure.subplots(1, 2, sharey=True)
     for axis, (title, names) in zip(axes, parts.items()):
         for index, name in enumerate(names):
             _points(axis, table[table.precision == name], "epsilon", "cosine", name, SERIES[index], MARKERS[index], line="-")
         _paper_epsilon(axis, table.loc[table.is_default, "epsilon"].iloc[0])
         axis.set(xscale="log", xlabel=r"step $\varepsilon$", title=title)
-        axis.legend(fontsize="x-small")
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2)
     axes[0].set_ylabel(COSINE)
     letters(axes)
     return figure

@@ -129,11 +129,11 @@ def moves_in_the_plane(panels: dict[str, tuple[np.ndarray, np.ndarray]], class_n
     figure = Figure(figsize=(PAGE, 3))
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, marker, (title, (before, after)) in zip(axes, MARKERS, panels.items()):
-        axis.quiver(*before.T, *(after - before).T, angles="xy", scale_units="xy", scale=1, width=0.004, color=SERIES[1])
+        axis.quiver(*before.T, *(after - before).T, angles="xy", scale_units="xy", scale=1, width=0.006, color=SERIES[1])
         axis.plot(*before.T, marker, color="#8C8C8C")
         axis.plot(*after.T, " ")  # makes room for the arrows' heads
         for name, spot in zip(class_names, after):
-            axis.annotate(name, spot, fontsize=7, **NAME)
+            axis.annotate(name, spot, (0, 5), textcoords="offset points", ha="center", fontsize=7, **NAME)
         axis.set(title=title, xlabel="first direction", ylabel="second direction")
     return figure
 
@@ -156,7 +156,7 @@ def calibration_pair(bins_before: pd.DataFrame, bins_after: pd.DataFrame) -> Fig
         ax.vlines(bins.confidence, bins.confidence, bins.accuracy, color=WRONG, linewidth=1.5, alpha=0.5, zorder=2)
         share = 100 * bins["count"] / bins["count"].sum()
         ax.scatter(bins.confidence, bins.accuracy, s=6 + 2.5 * share, color=RIGHT, edgecolor="white", linewidth=0.4, zorder=3)
-        ax.set(title=f"{title}: ECE {error:.1f} %", xlabel="confidence (%)", xlim=(0, 102), ylim=(0, 102))
+        ax.set(title=f"{title}: ECE {error:.1f} %", xlabel="confidence (%)", xlim=(-3, 105), ylim=(-3, 105))
     axes[0].set_ylabel("accuracy (%)")
     letters(axes)
     legend(figure, [], "a dot for each bin, larger for more images; bars: its distance from calibrated, dashed")
