@@ -137,7 +137,8 @@ def test_report_reads_a_grid(tmp_path):
 
 
 @pytest.mark.parametrize("options, message", [
-    ("--host 0.0.0.0", "cbbt: host 0.0.0.0 can be reached from other machines"), ("--grant everything", "choose from texts, images"),
+    ("--host 0.0.0.0", "cbbt: host 0.0.0.0 can be reached from other machines"),
+    ("--grant everything", "choose from texts, images"),
     ("--keys nowhere.yaml", "cannot read the key file nowhere.yaml"),
 ])  # fmt: skip
 def test_what_should_not_be_served_is_one_line(options, message, tmp_path, monkeypatch):
