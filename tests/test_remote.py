@@ -212,7 +212,8 @@ def test_two_servers_may_share_a_ledger(tmp_path):
     ("a: {key: 1234567890123456}", "at least 16 characters"), ("a: {images: 3}", "at least 16 characters"),
     ("a: {key: key-of-sixteen-characters, image: 3}", "got image: 3"),
     ("a: {key: key-of-sixteen-characters, images: -1}", "got images: -1"),
-    ("a: {key: key-of-sixteen-characters}\nb: {key: key-of-sixteen-characters}", "has the same key as another"), ("a: [", "cannot read"),
+    ("a: {key: key-of-sixteen-characters}\nb: {key: key-of-sixteen-characters}", "has the same key as another"),
+    ("a: [", "cannot read the key file"),
 ])  # fmt: skip
 def test_a_file_of_keys_that_is_none_is_refused_and_shows_no_key(tmp_path, content, message):
     (tmp_path / "keys.yaml").write_text(content)
@@ -232,7 +233,7 @@ def test_keys_and_budgets_are_read(tmp_path):
 @pytest.mark.parametrize("options, message", [
     ({"host": "0.0.0.0"}, "can be reached from other machines"), ({"host": "::"}, "can be reached from other machines"),
     ({"grants": ["everything"]}, "choose from texts"), ({"grants": ["images"]}, "no classes can be queried"),
-    ({"keys": "no such file"}, "cannot be read"), ({"ledger": "/proc/none/ledger"}, "cannot be opened"),
+    ({"keys": "no such file"}, "cannot read the key file"), ({"ledger": "/proc/none/ledger"}, "cannot be opened"),
 ])  # fmt: skip
 def test_what_should_not_be_served_is_refused_before_the_port_is_opened(options, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
