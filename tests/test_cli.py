@@ -63,7 +63,7 @@ def test_zero_shot_needs_no_shots_and_a_method_has_options_of_its_own(tmp_path):
         (["digits", "--method", "nosuch"], "choose from"),  # ValueError
         (["digits", "--set", "nosuch=1"], "unknown setting"),
         (["digits", "--set", "q=many"], "q must be"),  # TypeError
-        (["digits", "--set", "shots=4"], "shots does not belong"),
+        (["digits", "--set", "shots=4"], "shots is not allowed"),
         (["digits", "--backbone", "nosuch"], "nosuch"),  # ModelError
         (["digits", "--set", "max_loss_queries=1"], "budget"),  # BudgetExceeded
     ],
