@@ -47,7 +47,7 @@ def test_a_conflict_stops_everything_before_the_first_copy(records, tmp_path):
     "changes, message",
     [
         ({"config": {"dataset": "digits", "epoch": 3}}, "no valid configuration: unknown setting 'epoch'"),
-        ({"run_id": "digits"}, "is called digits, but its configuration is that of"),
+        ({"run_id": "digits"}, "has the name digits, but its configuration is that of"),
         ({"scores": {"test_accuracy": math.nan}}, "record.json is not JSON .NaN is not a JSON number"),
         ({"scores": {"test_accuracy": 101}}, "should be a percentage"),
     ],
