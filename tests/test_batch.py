@@ -45,7 +45,7 @@ def batch(grid: Path, *options: str) -> subprocess.Popen:
 def ended(process: subprocess.Popen) -> tuple[int, list[str]]:
     """Exit status of a batch, and the lines of its report on what failed."""
     lines = process.communicate()[0].splitlines()
-    heads = [index for index, line in enumerate(lines) if "did not end" in line]
+    heads = [index for index, line in enumerate(lines) if "did not finish" in line]
     return process.returncode, lines[heads[0] + 1 :] if heads else []
 
 

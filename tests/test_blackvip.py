@@ -274,7 +274,7 @@ def test_settings_are_checked():
 
 
 def test_a_key_names_the_encoder_that_it_runs_with():
-    with pytest.raises(ValueError, match="'pca' is that of blackvip_pca"):
+    with pytest.raises(ValueError, match="'pca' is for blackvip_pca"):
         config(method="blackvip", encoder="pca")
-    with pytest.raises(ValueError, match="every other one of blackvip, got 'test_vit'"):
+    with pytest.raises(ValueError, match="all others are for blackvip, got 'test_vit'"):
         config(encoder="test_vit", encoder_weights="here.pt")

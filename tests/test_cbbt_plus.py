@@ -158,7 +158,7 @@ def test_logits_lead_where_features_lead(box, support):
         ({"shrinkage": 1.5}, r"shrinkage must lie in \[0, 1\]"),
         ({"steps": -1}, "steps"),
         ({"answers": "losses"}, "answers"),
-        ({"answers": "logits"}, "experts need features"),
+        ({"answers": "logits"}, "experts need prompt features"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

@@ -63,7 +63,7 @@ def test_zero_shot_needs_no_shots_and_a_method_has_options_of_its_own(tmp_path):
         (["digits", "--method", "nosuch"], "choose from"),  # ValueError
         (["digits", "--set", "nosuch=1"], "unknown setting"),
         (["digits", "--set", "q=many"], "q must be"),  # TypeError
-        (["digits", "--set", "shots=4"], "shots does not belong"),
+        (["digits", "--set", "shots=4"], "shots is not allowed"),
         (["digits", "--backbone", "nosuch"], "nosuch"),  # ModelError
         (["digits", "--set", "max_loss_queries=1"], "budget"),  # BudgetExceeded
     ],
@@ -145,7 +145,8 @@ def test_report_reads_a_grid(tmp_path):
 
 
 @pytest.mark.parametrize("options, message", [
-    ("--host 0.0.0.0", "cbbt: host 0.0.0.0 can be reached from other machines"), ("--grant everything", "choose from texts, images"),
+    ("--host 0.0.0.0", "cbbt: host 0.0.0.0 can be reached from other machines"),
+    ("--grant everything", "choose from texts, images"),
     ("--keys nowhere.yaml", "cannot read the key file nowhere.yaml"),
 ])  # fmt: skip
 def test_what_should_not_be_served_is_one_line(options, message, tmp_path, monkeypatch):

@@ -271,7 +271,7 @@ def test_a_head_is_read_at_the_rows_of_the_few_classes(box, imagenet):
 
 
 @pytest.mark.parametrize("break_it, message", [
-    (lambda root: write(root / IMAGENET_SHIFTS["imagenet-r"] / "n99" / "x.jpg"), "no class of ImageNet's, first n99"),
+    (lambda root: write(root / IMAGENET_SHIFTS["imagenet-r"] / "n99" / "x.jpg"), "not classes of ImageNet, first n99"),
     (lambda root: (root / IMAGENET_SHIFTS["imagenet-r"] / "n03" / "x.jpg").unlink(), "n03 holds no image"),
     (lambda root: (root / "imagenet-rendition").rename(root / "gone"), "imagenet-r is not in"),
 ])  # fmt: skip
@@ -442,7 +442,7 @@ def test_sealed_features_can_be_handed_back_and_nothing_else(box):
     assert len(text) == 2 and text.shape[0] == 2 and len([row[None] for row in text]) == 2
     assert less.logits(text[None], images).shape == (1, 2, 2)
     for attempt in (lambda: images @ text.T, lambda: text + 0, lambda: text.numpy(), lambda: text.tolist(), lambda: text.clone()):
-        with pytest.raises(ServiceRefused, match="gives no features of prompts"):
+        with pytest.raises(ServiceRefused, match="gives no prompt features"):
             attempt()
     with pytest.raises(ServiceRefused, match="gives no logits"):
         poor(box, "top5").logits(text[None], images)

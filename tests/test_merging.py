@@ -47,8 +47,8 @@ def test_a_conflict_stops_everything_before_the_first_copy(records, tmp_path):
     "changes, message",
     [
         ({"config": {"dataset": "digits", "epoch": 3}}, "no valid configuration: unknown setting 'epoch'"),
-        ({"run_id": "digits"}, "is called digits, but its configuration is that of"),
-        ({"scores": {"test_accuracy": math.nan}}, "record.json is no JSON .NaN is no number"),
+        ({"run_id": "digits"}, "has the name digits, but its configuration is that of"),
+        ({"scores": {"test_accuracy": math.nan}}, "record.json is not JSON .NaN is not a JSON number"),
         ({"scores": {"test_accuracy": 101}}, "should be a percentage"),
     ],
 )
@@ -66,5 +66,5 @@ def test_files_that_are_no_records(records, tmp_path):
     with pytest.raises(ValueError, match="lacks config, scores"):
         cbbt.merge_records(tmp_path / "there", tmp_path / "here")
     (tmp_path / "there" / name / RECORD).write_text("{")
-    with pytest.raises(ValueError, match="is no JSON"):
+    with pytest.raises(ValueError, match="is not JSON"):
         cbbt.merge_records(tmp_path / "there", tmp_path / "here")

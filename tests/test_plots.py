@@ -262,7 +262,7 @@ def test_bars_are_sorted_gains_and_every_seed_is_a_dot():
 
 
 def test_gains_of_no_method_are_refused():
-    with pytest.raises(ValueError, match="no method whose gain could be drawn"):
+    with pytest.raises(ValueError, match="name at least one method to draw"):
         comparison.gain_over_zero_shot(RUNS, 16, [])
 
 

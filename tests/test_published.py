@@ -108,7 +108,7 @@ def test_a_reader_fills_the_slots(tmp_path):
     assert table.xs("CBBT (published)", level="method")["eurosat"].item() == 12.5
     slots["eurosat"] = ["sixty", None]
     slots.to_csv(tmp_path / "mine.csv", index=False)
-    with pytest.raises(ValueError, match="no percentage"):
+    with pytest.raises(ValueError, match="not a percentage"):
         published([tmp_path / "mine.csv"])
     slots.assign(eurosat=None, protocol="other").to_csv(tmp_path / "mine.csv", index=False)
     with pytest.raises(ValueError, match="protocol in .*mine.csv='other' is unknown, choose from few-shot"):

@@ -24,9 +24,9 @@ def test_a_record_is_read_back(tmp_path):
 @pytest.mark.parametrize(
     "content, what",
     [
-        (b"", "is no JSON"),
-        (json.dumps(WHOLE).encode()[:40], "is no JSON"),
-        (b"\xff\xfe", "is no JSON"),
+        (b"", "is not JSON"),
+        (json.dumps(WHOLE).encode()[:40], "is not JSON"),
+        (b"\xff\xfe", "is not JSON"),
         (json.dumps(WHOLE | {"scores": {"test_accuracy": float("nan")}}).encode(), "NaN is not a JSON number"),
         (b"[]", "lacks run_id"),
         (b'{"run_id": "a"}', "lacks config"),

@@ -141,7 +141,7 @@ def test_a_key_is_needed_where_there_are_keys(local, monkeypatch):
 
 @pytest.mark.parametrize("key", ["key\nX-Other: 1", "schlüssel"])
 def test_a_key_that_no_header_may_hold_is_refused(key):
-    with pytest.raises(ValueError, match="characters that no key has"):
+    with pytest.raises(ValueError, match="characters that an HTTP header cannot hold"):
         load_black_box("http://127.0.0.1:9", key=key)
 
 
@@ -165,7 +165,7 @@ def test_a_question_that_is_asked_again_is_answered_again_and_charged_once(serve
     assert answers[0] == answers[1] == answers[2]
     assert ledger.spent(ANYONE)["class_prompts"] == 9
     other = pack({"contexts": contexts(remote) + 1}, {"class_names": NAMES, "position": "end"})
-    with pytest.raises(ValueError, match="used for another question"):
+    with pytest.raises(ValueError, match="used for another request"):
         remote.connection.post("/v1/prompts", other, headers)
     assert ledger.spent(ANYONE)["class_prompts"] == 9
 
@@ -212,7 +212,8 @@ def test_two_servers_may_share_a_ledger(tmp_path):
     ("a: {key: 1234567890123456}", "at least 16 characters"), ("a: {images: 3}", "at least 16 characters"),
     ("a: {key: key-of-sixteen-characters, image: 3}", "got image: 3"),
     ("a: {key: key-of-sixteen-characters, images: -1}", "got images: -1"),
-    ("a: {key: key-of-sixteen-characters}\nb: {key: key-of-sixteen-characters}", "has another's key"), ("a: [", "cannot be read"),
+    ("a: {key: key-of-sixteen-characters}\nb: {key: key-of-sixteen-characters}", "has the same key as another"),
+    ("a: [", "cannot read the key file"),
 ])  # fmt: skip
 def test_a_file_of_keys_that_is_none_is_refused_and_shows_no_key(tmp_path, content, message):
     (tmp_path / "keys.yaml").write_text(content)
@@ -231,8 +232,8 @@ def test_keys_and_budgets_are_read(tmp_path):
 
 @pytest.mark.parametrize("options, message", [
     ({"host": "0.0.0.0"}, "can be reached from other machines"), ({"host": "::"}, "can be reached from other machines"),
-    ({"grants": ["everything"]}, "choose from texts"), ({"grants": ["images"]}, "no classes to ask about"),
-    ({"keys": "no such file"}, "cannot be read"), ({"ledger": "/proc/none/ledger"}, "cannot be opened"),
+    ({"grants": ["everything"]}, "choose from texts"), ({"grants": ["images"]}, "no classes can be queried"),
+    ({"keys": "no such file"}, "cannot read the key file"), ({"ledger": "/proc/none/ledger"}, "cannot be opened"),
 ])  # fmt: skip
 def test_what_should_not_be_served_is_refused_before_the_port_is_opened(options, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -310,7 +311,7 @@ def test_sealed_prompts_tell_nothing_but_what_is_asked_about_whole_sets(local):
             local.losses(local.encode_prompts(contexts(local), NAMES), local.encode_images(pixels(local)), labels, offsets),
         )
         for attempt in (lambda: images @ text[0].T, lambda: text + 0, lambda: remote.losses(text[:, :2], images, labels)):
-            with pytest.raises(ServiceRefused, match="no features of prompts"):
+            with pytest.raises(ServiceRefused, match="no prompt features"):
                 attempt()
         with pytest.raises(ServiceRefused, match="gives no logits"):
             remote.logits(text, images)
@@ -326,7 +327,7 @@ def test_another_model_at_the_same_address_stops_the_run_with_a_clear_line(local
         remote.encode_texts(["a circle."])
     port = int(address.rsplit(":", 1)[1])
     with serving(load_black_box("mini", None, device="cpu"), ledger=ledger, port=port):
-        with pytest.raises(BoxChanged, match="another model"):
+        with pytest.raises(BoxChanged, match="does not serve the model"):
             remote.encode_texts(["a circle."])
         assert ledger.spent(ANYONE)["class_prompts"] == 1
 
@@ -405,7 +406,7 @@ def test_an_answer_that_is_none_is_refused(local):
         remote.connection.client = httpx.Client(
             base_url="http://nowhere", transport=httpx.MockTransport(lambda request, response=response: response)
         )
-        with pytest.raises(ValueError, match="answered"):
+        with pytest.raises(ValueError, match="answer"):
             remote.encode_texts(["a circle."])
 
 
@@ -431,8 +432,8 @@ def test_a_question_that_is_too_large_is_refused_on_this_side(local):
 
 
 @pytest.mark.parametrize("address, message", [
-    ("http://", "is no address"), ("http://host:port", "is no address"), ("http://host:8000?key=1", "is no address"),
-    ("http://me:secret@host:8000", "with a password"),
+    ("http://", "is not an address"), ("http://host:port", "is not an address"), ("http://host:8000?key=1", "is not an address"),
+    ("http://me:secret@host:8000", "holds a password"),
 ])  # fmt: skip
 def test_addresses_that_are_none_are_refused_in_a_configuration(address, message):
     with pytest.raises(ValueError, match=message) as refused:
