@@ -2,7 +2,7 @@
 
 As published: M random vectors N(0, 0.02²), here 16 or 4 of them, SGD with momentum 0.9
 and weight decay 5e-4, a cosine after one epoch at 1e-5. Its rate, 2e-3 at D = 512, and
-the length of training are chosen by this kit (configs/search.yaml); images are encoded once, in fp32.
+the length of training are chosen by this kit (configs/search_peers.yaml); images are encoded once, in fp32.
 """
 
 from functools import partial
