@@ -53,7 +53,7 @@ def test_what_cannot_be_chosen_from_is_refused():
         candidates(runs(), ["rate"], "cbbt", 4)
     with pytest.raises(ValueError, match="mixes backbones"):
         candidates(pd.concat([runs(), runs(backbone="RN50")]), ["rate"], "adapter", 4)
-    with pytest.raises(ValueError, match="needs two of them, got a"):
+    with pytest.raises(ValueError, match="needs at least two data sets, got a"):
         leave_one_out(candidates(runs(), ["rate"], "adapter", 4)[["a"]])
 
 
