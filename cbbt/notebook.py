@@ -122,12 +122,11 @@ def section(title: str = ""):
         print(f"not drawn: {error}")
 
 
-def show_figure(figure, dpi: int = 100) -> None:
+def show_figure(figure, dpi: int = 200) -> None:
     """Display a matplotlib figure once, 100 pixels wide for each of its inches, and close it.
 
     The inline backend shows a figure twice, or as text, depending on when matplotlib was
-    imported. Up to 100 dpi the picture has a palette of 256 colours, which keeps a notebook
-    of many figures small; a sharper one has its own colours. For a figure written by
+    imported. A lower `dpi` keeps a notebook of many figures small. For a figure written by
     `save_figure`, the output's metadata name the files and their digests.
     """
     from IPython import display  # here, because the batch reads parameters without drawing
@@ -140,7 +139,7 @@ def show_figure(figure, dpi: int = 100) -> None:
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close(figure)
     picture = Image.open(buffer).convert("RGB")
-    (picture.quantize(256) if dpi <= 100 else picture).save(content, format="png", optimize=True)
+    picture.save(content, format="png", optimize=True)
     metadata = {"files": figure.files} if hasattr(figure, "files") else None
     display.display(display.Image(content.getvalue(), width=round(100 * picture.width / dpi)), metadata=metadata)
 
