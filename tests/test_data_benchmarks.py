@@ -232,7 +232,7 @@ def test_names_and_counts_are_checked(tmp_path):
         load_task("OxfordPet")
     with pytest.raises(DataError, match="there is no task or folder ''"):
         load_task("")  # not the working directory
-    with pytest.raises(DataError, match="should be a text or a path, got 3"):
+    with pytest.raises(DataError, match="should be a string or a path, got 3"):
         load_task(3)
     for shots in (-1, 2.0, "4", True):
         with pytest.raises(DataError, match="shots should be an integer from 0, or None, got"):

@@ -213,7 +213,7 @@ def test_a_pool_of_nothing_but_shots_judges_nothing(tmp_path):
             Image.new("RGB", (32, 32), (20 * index, 200 * label, 0)).save(tmp_path / "birds" / name / f"{index}.png")
     values = {"dataset": str(tmp_path / "birds"), "method": "adapter", "epochs": 1, "judge": "validation"}
     assert cbbt.run(cbbt.RunConfig.from_dict(values | {"shots": 1}))["n_judged"] == 2
-    with pytest.raises(cbbt.DataError, match="no image to judge by: its validation split is empty"):
+    with pytest.raises(cbbt.DataError, match="no image to evaluate on: its validation split is empty"):
         cbbt.run(cbbt.RunConfig.from_dict(values | {"shots": 2}))
 
 

@@ -60,7 +60,7 @@ def test_answers_say_whether_they_are_right():
     before, after = figure.axes[1].texts
     assert before.get_text().split() == ["✗", "before:", "annual", "crop,", "0.40"] and before.get_color() == WRONG
     assert after.get_text().split() == ["✓", "after:", "$5", "forest,", "0.90"] and after.get_color() == RIGHT
-    with pytest.raises(ValueError, match="got 7 images, 6 rows"):
+    with pytest.raises(ValueError, match="got 7 images and 6 rows"):
         prediction_grid(IMAGES, ROWS[:6])
 
 
@@ -99,5 +99,5 @@ def test_arrows_lead_from_before_to_after_and_have_the_names_of_classes():
 def test_the_error_of_calibration_is_that_of_the_bins():
     before, after = FIGURES["calibration_pair"]().axes
     assert (before.get_title(), after.get_title()) == ("before: ECE 6.2 %", "after: ECE 0.0 %")  # (10 · 10 + 30 · 5) / 40
-    with pytest.raises(ValueError, match="no image in the bins after"):
+    with pytest.raises(ValueError, match="the bins after hold no image"):
         calibration_pair(BINS, BINS[:0])

@@ -33,7 +33,7 @@ COSINE, NORM = r"cosine with $\nabla L$", r"$\|\hat g\|\,/\,\|\nabla L\|$"
 @in_style
 def cosine_by_queries(table: pd.DataFrame) -> Figure:
     """Cosine and norm ratio against q: independent directions on the left, all others on the right."""
-    figure = Figure(figsize=(PAGE, 4.6))
+    figure = Figure(figsize=(PAGE, 5.2))
     axes = figure.subplots(2, 2, sharex=True, sharey="row")
     markers = iter("os^DvPX<>")  # one for each family
     for column, (title, names) in zip(axes.T, FAMILIES.items()):
@@ -46,8 +46,9 @@ def cosine_by_queries(table: pd.DataFrame) -> Figure:
             for axis, quantity in zip(column, ("cosine", "norm_ratio")):
                 _theory(axis, rows, "q", quantity, SERIES[index], informed)
                 _points(axis, rows, "q", quantity, name, SERIES[index], marker)
-        column[0].legend(loc="lower right")
-        column[1].legend(handles=[_theory_key(informed) for informed in sorted(set(table.informed[table.family.isin(names)]))])
+        theories = [_theory_key(informed) for informed in sorted(set(table.informed[table.family.isin(names)]))]
+        keys = [*column[1].get_legend_handles_labels()[0], *theories]
+        column[1].legend(handles=keys, loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=2)
         column[1].set(xlabel="directions $q$", yscale="log")
         _powers_of_two(column[1], table.q)
     axes[0, 0].set(ylabel=COSINE, ylim=(0, 1.02))
