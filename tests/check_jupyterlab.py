@@ -1,4 +1,4 @@
-"""Every notebook in JupyterLab, in a browser: run all cells, no error, every figure drawn.
+"""Every notebook in JupyterLab, in a browser: run all cells, no error, every figure drawn, every slider moved.
 
     python tests/check_jupyterlab.py [--notebooks notebooks/0*.ipynb] [--out results/browser]
 
@@ -25,6 +25,8 @@ from pathlib import Path
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 ROOT = Path(__file__).parent.parent
 PORT = 8899
@@ -60,6 +62,12 @@ return jupyterapp.shell.currentWidget.content.widgets.map((cell, index) => [cell
     .filter(([cell]) => cell.model.type === 'code'
         && cell.model.sharedModel.getOutputs().some(o => o.data && o.data['image/png'])).map(([, index]) => index);
 """
+WITH_SLIDERS = """
+return jupyterapp.shell.currentWidget.content.widgets.map((cell, index) => [cell, index])
+    .filter(([cell]) => cell.model.type === 'code' && /^sliders\\(/m.test(cell.model.sharedModel.getSource()))
+    .map(([, index]) => index);
+"""
+NODE = "const cell = jupyterapp.shell.currentWidget.content.widgets[arguments[0]]; cell.node.scrollIntoView(); return cell.node"
 
 
 def serve(folder: Path, token: str) -> subprocess.Popen:
@@ -102,6 +110,28 @@ def wait_for(driver, script: str, holds, seconds: float):
         time.sleep(0.5)
 
 
+def moves(driver, index: int) -> bool:
+    """Whether the picture of a cell changes when its first slider is moved by the keyboard."""
+
+    def picture(cell) -> str:
+        return "".join(image.get_attribute("src") for image in cell.find_elements(By.CSS_SELECTOR, ".jp-OutputArea img"))
+
+    cell = driver.execute_script(NODE, index)
+    for _ in range(60):
+        handles = cell.find_elements(By.CSS_SELECTOR, ".widget-slider .noUi-handle")
+        if handles and (before := picture(cell)):
+            break
+        time.sleep(0.5)
+    else:
+        return False
+    handles[0].send_keys(Keys.ARROW_RIGHT)
+    for _ in range(60):
+        if picture(cell) not in ("", before):
+            return True
+        time.sleep(0.5)
+    return False
+
+
 def check(driver, name: str, token: str, out: Path, seconds: float) -> dict:
     """Open a notebook in a fresh workspace, clear it, run it, look at it; its state, with what is wrong."""
     driver.get(f"http://127.0.0.1:{PORT}/lab/workspaces/{Path(name).stem}/tree/notebooks/{name}?token={token}&reset")
@@ -115,9 +145,11 @@ def check(driver, name: str, token: str, out: Path, seconds: float) -> dict:
     state = wait_for(driver, STATE, ended, seconds)
     widths = [width for index in driver.execute_script(WITH_FIGURES) for width in driver.execute_async_script(DRAWN, index)]
     state["drawn"] = sum(width > 0 for width in widths)
+    sliders = [moves(driver, index) for index in driver.execute_script(WITH_SLIDERS)]
+    state["sliders"], state["moved"] = len(sliders), sum(sliders)
     driver.save_screenshot(str(out / f"{Path(name).stem}.png"))
     driver.execute_script(SAVE)
-    state["passed"] = not state["errors"] and state["drawn"] == len(widths) >= state["figures"]
+    state["passed"] = not state["errors"] and state["drawn"] == len(widths) >= state["figures"] and all(sliders)
     return state
 
 
