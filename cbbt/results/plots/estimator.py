@@ -1,4 +1,4 @@
-"""The pictures of notebook 2a, where the estimator is built from nothing: arrays and small tables in, a figure out."""
+"""The pictures of notebook 2a, where the estimator is built from scratch: arrays and small tables in, a figure out."""
 
 from __future__ import annotations
 
