@@ -79,6 +79,8 @@ def serve(folder: Path, token: str) -> subprocess.Popen:
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(folder), "JUPYTER_PLATFORM_DIRS": "1"}
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(120):
+        if server.poll() is not None:
+            raise RuntimeError(f"JupyterLab ended at its start: is port {PORT} taken?")
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/api?token={token}"):
                 return server
@@ -111,25 +113,24 @@ def wait_for(driver, script: str, holds, seconds: float):
 
 
 def moves(driver, index: int) -> bool:
-    """Whether the picture of a cell changes when its first slider is moved by the keyboard."""
+    """Whether what a cell shows, texts and pictures, changes when its first slider is moved by the keyboard."""
 
-    def picture(cell) -> str:
-        return "".join(image.get_attribute("src") for image in cell.find_elements(By.CSS_SELECTOR, ".jp-OutputArea img"))
+    def shown(cell) -> str:
+        pictures = [image.get_attribute("src") for image in cell.find_elements(By.CSS_SELECTOR, ".jp-OutputArea img")]
+        texts = [each.text for each in cell.find_elements(By.CSS_SELECTOR, ".jp-OutputArea pre")]
+        return "".join(pictures + texts)
+
+    def comes(wanted) -> bool:
+        """Whether it holds within 30 s."""
+        return any(wanted() or time.sleep(0.5) for _ in range(60))
 
     cell = driver.execute_script(NODE, index)
-    for _ in range(60):
-        handles = cell.find_elements(By.CSS_SELECTOR, ".widget-slider .noUi-handle")
-        if handles and (before := picture(cell)):
-            break
-        time.sleep(0.5)
-    else:
+    handle = ".widget-slider .noUi-handle"
+    if not comes(lambda: cell.find_elements(By.CSS_SELECTOR, handle) and shown(cell)):
         return False
-    handles[0].send_keys(Keys.ARROW_RIGHT)
-    for _ in range(60):
-        if picture(cell) not in ("", before):
-            return True
-        time.sleep(0.5)
-    return False
+    before = shown(cell)
+    cell.find_element(By.CSS_SELECTOR, handle).send_keys(Keys.ARROW_RIGHT)
+    return comes(lambda: shown(cell) not in ("", before))
 
 
 def check(driver, name: str, token: str, out: Path, seconds: float) -> dict:
