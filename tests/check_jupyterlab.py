@@ -82,7 +82,7 @@ def serve(folder: Path, token: str) -> subprocess.Popen:
         if server.poll() is not None:
             raise RuntimeError(f"JupyterLab ended at its start: is port {PORT} taken?")
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/api?token={token}"):
+            with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/api/status?token={token}"):
                 return server
         except OSError:
             time.sleep(0.5)
