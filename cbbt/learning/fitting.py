@@ -97,8 +97,10 @@ class Classifier:
     def logits(self, raw: torch.Tensor, box=None) -> torch.Tensor:
         """Logits (B, C) of raw image features (B, E). If the text is sealed, `box` is queried for them."""
         features, offsets = self.adapter(raw)
-        sealed = isinstance(self.text, Sealed)
-        logits = self.text.classify(features, box) if sealed else self.logit_scale * self.text_weight * features @ self.text.T
+        if isinstance(self.text, Sealed):
+            logits = self.text_weight * self.text.classify(features, box)
+        else:
+            logits = self.logit_scale * self.text_weight * features @ self.text.T
         if offsets is not None:
             logits = logits + offsets
         return logits if self.head is None else self.head(logits)

@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pandas as pd
 
 from cbbt.catalogue import UNTUNED, label
 from cbbt.results.formatting import shots_name
-from cbbt.results.statistics import LEVEL, difference_sentence, difference_table, differences, holm, peer_table
+from cbbt.results.statistics import LEVEL, difference_sentence, difference_table, differences, holm, peer_table, signed
 from cbbt.results.tables import SCORE, SPLIT, gain_split, last_epoch, mean_over_datasets, scores, selection_table
 
 
@@ -29,11 +30,11 @@ def accuracy(runs: pd.DataFrame, shots: int, method: str) -> str:
 def gain(runs: pd.DataFrame, shots: int, method: str) -> str:
     """CBBT's points over zero-shot, split into wording, prompt and adapter; without runs for the split, those of `method`."""
     if set(SPLIT) <= set(runs.method):
-        line = gain_split(runs, shots).iloc[-1].map(_signed)
+        line = gain_split(runs, shots).iloc[-1].map(partial(signed, digits=1))
         alone = f"a prompt alone adds {line.prompt}, an adapter alone {line.adapter}, both together {line.both}"
         return f"Of CBBT's {line['in all']} points over zero-shot, {line.wording} are the wording's; above it {alone}."
     points = differences(runs, method, "zero_shot", shots).groupby("dataset").difference.mean().mean()
-    return f"{label(method)} gains {_signed(points)} points over zero-shot."
+    return f"{label(method)} gains {signed(points, 1)} points over zero-shot."
 
 
 def peers(runs: pd.DataFrame, shots: int, method: str) -> str:
@@ -45,7 +46,7 @@ def peers(runs: pd.DataFrame, shots: int, method: str) -> str:
     said = f"Of {others} between {label(method)} and another tuned method, shown after Holm's correction: {len(shown)}"
     listed = f" ({', '.join(shown)})" if shown else ""
     points = table["mean"][largest]
-    return f"{said}{listed}; the largest is {_signed(points)} points {'over' if points > 0 else 'against'} {label(largest)}."
+    return f"{said}{listed}; the largest is {signed(points, 1)} points {'over' if points > 0 else 'against'} {label(largest)}."
 
 
 def queries(runs: pd.DataFrame, shots: int, method: str, baseline: str) -> str:
@@ -74,7 +75,7 @@ def selection(runs: pd.DataFrame, shots: int, method: str) -> str:
         return ""
     name = method if method in table.index else table.index[0]
     line = table.loc[name]
-    test, validation = _signed(line["test − last"], 2), _signed(line["validation − last"], 2)
+    test, validation = signed(line["test − last"]), signed(line["validation − last"])
     return (
         f"For {label(name)} the best of {line.looks:.0f} epochs on the test split has {test} points over the last step, the "
         f"best on validation {validation}."
@@ -110,7 +111,7 @@ def _budget(table: pd.DataFrame) -> str:
 
 def _precision(table: pd.DataFrame) -> str:
     means = table[table.is_default].groupby("precision", sort=False).cosine.mean()
-    listed = ", ".join(f"{name} {_signed(value, 2).removeprefix('+')}" for name, value in means.items())
+    listed = ", ".join(f"{name} {signed(value).removeprefix('+')}" for name, value in means.items())
     return f"Cosines at the default ε: {listed}."
 
 
@@ -172,7 +173,3 @@ GRADIENTS: dict[str, Callable[[pd.DataFrame], str]] = {
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' if number != 1 else ''}"
-
-
-def _signed(points: float, digits: int = 1) -> str:
-    return f"{points:+.{digits}f}".replace("-", "−")

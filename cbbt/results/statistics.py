@@ -89,10 +89,10 @@ def difference_sentence(runs: pd.DataFrame, method: str, baseline: str, shots: i
     """`method` minus `baseline` over all data sets, and whether a difference or equality is shown, in words."""
     table = difference_table(runs, method, baseline, shots, score)
     line, over = table.iloc[-1], "data sets" if len(table) > 1 else f"seeds of {table.index[0]}"
-    text = f"{label(method)} − {label(baseline)}: {_signed(line['mean'])} points"
+    text = f"{label(method)} − {label(baseline)}: {signed(line['mean'])} points"
     if pd.isna(line.p):
         return f"{text} ({line.n:.0f} {over}, no test)."
-    interval = f"95 % t interval {_signed(line.low)} to {_signed(line.high)} over {line.n:.0f} {over}"
+    interval = f"95 % t interval {signed(line.low)} to {signed(line.high)} over {line.n:.0f} {over}"
     return f"{text}, {verdict(line)} ({interval}, {_p(line.p)}; equal within ±{MARGIN:g}: {_p(line['p, equal'])})."
 
 
@@ -104,8 +104,9 @@ def verdict(line: pd.Series) -> str:
     return equal if line["p, equal"] < LEVEL else "neither a difference nor equality is shown"
 
 
-def _signed(points: float) -> str:
-    return f"{points:+.2f}".replace("-", "−")
+def signed(points: float, digits: int = 2) -> str:
+    """Points with their sign; of negative ones the minus sign, not a hyphen."""
+    return f"{points:+.{digits}f}".replace("-", "−")
 
 
 def _p(value: float) -> str:

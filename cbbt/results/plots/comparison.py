@@ -29,7 +29,7 @@ from cbbt.results.plots.parts import (
     symbols,
 )
 from cbbt.results.plots.style import COLUMN, SERIES, in_style
-from cbbt.results.statistics import MARGIN, differences, groups, peer_table
+from cbbt.results.statistics import MARGIN, differences, groups, peer_table, signed
 from cbbt.results.tables import ALL, SCORE, dataset_order, mean_over_datasets, require, scores
 
 MEAN = "mean"
@@ -66,7 +66,7 @@ def gain_over_zero_shot(runs: pd.DataFrame, shots: int, methods: list[str] | tup
     sns.stripplot(**common, jitter=False, size=2.8, edgecolor="white", linewidth=0.3)
     for bars in ax.containers:
         for bar in bars:
-            text = "" if math.isnan(bar.get_width()) else f"{bar.get_width():+.1f}".replace("-", "−")
+            text = "" if math.isnan(bar.get_width()) else signed(bar.get_width(), 1)
             place = bar.get_y() + bar.get_height() / 2
             ax.text(1.01, place, text, transform=ax.get_yaxis_transform(), va="center", fontsize=6)
     ax.axvline(0, color="black", linewidth=0.8)

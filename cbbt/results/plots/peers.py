@@ -46,12 +46,17 @@ def accuracy_against_price(runs: pd.DataFrame, shots: int) -> Figure:
     figure = Figure(figsize=(PAGE, 3.4))
     axes = dict(zip(PRICES, figure.subplots(1, len(PRICES), sharey=True)))
     letters(axes.values())
+    leaders = {price: frontier(black, price) for price in PRICES}
+    named = {price: {*leaders[price].index, *best} for price in PRICES}
+    steps = {price: _steps(leaders[price], price) for price in PRICES}
     for price, ax in axes.items():
-        leaders = frontier(black, price)
-        ax.plot(*_steps(leaders, price).T, marker="", color="0.35", linewidth=1.0, zorder=1)
+        ax.plot(*steps[price].T, marker="", color="0.35", linewidth=1.0, zorder=1)
         for method, line in table.dropna(subset=price).iterrows():
-            named = method in {*leaders.index, *best}
-            strength = {"alpha": 1.0, "markersize": 5, "zorder": 3} if named else {"alpha": 0.35, "markersize": 4, "zorder": 2}
+            strength = (
+                {"alpha": 1.0, "markersize": 5, "zorder": 3}
+                if method in named[price]
+                else {"alpha": 0.35, "markersize": 4, "zorder": 2}
+            )
             ax.plot(line[price], line.accuracy, **point(method), **strength)
         _price_axis(ax, table[price])
         ax.set_xlabel(PRICES[price])
@@ -62,9 +67,8 @@ def accuracy_against_price(runs: pd.DataFrame, shots: int) -> Figure:
     legend(figure, [mark(SHADES[name][0], "o", KINDS[name]) for name in present], "what is tuned (hue):", columns=len(present))
     figure.draw_without_rendering()  # the layout is known from here on
     for price, ax in axes.items():
-        leaders = frontier(black, price)
-        named = table.loc[method_order({*leaders.index, *best})].dropna(subset=price).sort_values(price, kind="stable")
-        _name(ax, named, table, price, _steps(leaders, price))
+        rows = table.loc[method_order(named[price])].dropna(subset=price).sort_values(price, kind="stable")
+        _name(ax, rows, table, price, steps[price])
     return figure
 
 
@@ -105,9 +109,8 @@ def _name(ax, named: pd.DataFrame, table: pd.DataFrame, price: str, steps: np.nd
         text.set_in_layout(False)
         size = Text.get_window_extent(text)  # of the name without its line to the point
         for right, up in PLACES:
-            middle = (x + right * unit, y + up * unit)
-            half = (size.width / 2, size.height / 2)
-            box = (middle[0] - half[0], middle[1] - half[1], middle[0] + half[0], middle[1] + half[1])
+            left, low = x + right * unit - size.width / 2, y + up * unit - size.height / 2
+            box = (left, low, left + size.width, low + size.height)
             way = [(x + part * right * unit, y + part * up * unit) * 2 for part in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)]
             inside = panel.x0 <= box[0] and box[2] <= panel.x1 and panel.y0 <= box[1] and box[3] <= panel.y1
             if inside and not any(_overlap(one, other) for one in (box, *way) for other in taken):
